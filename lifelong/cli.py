@@ -1,0 +1,178 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lifelong._version import __version__
+from lifelong.errors import ConfigError, LifelongError, RunError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 for a failed run, 2 for a mistake in what was asked, 130 for Ctrl+C.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command is not _run:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.overrides = rest
+    try:
+        return options.command(options)
+    except LifelongError as error:
+        print(f"lifelong: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lifelong", description="Teach a language model a stream of tasks, and measure what it still knows."
+    )
+    parser.add_argument("--version", action="version", version=f"lifelong {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run an experiment, or a study, from a YAML file",
+        description="Run an experiment from a YAML file, or a study when the file has a `vary` section.",
+        epilog="Any setting of the file can be replaced: --epochs 3 --evaluate.books '[closed, gold]' "
+        "--strategies.0.init_args.share 0.3. --print_config shows all of them.",
+        allow_abbrev=False,
+    )
+    run.add_argument("file", type=Path, metavar="FILE")
+    run.add_argument("--folder", type=Path, help="where to keep the run")
+    run.add_argument("--print_config", action="store_true", help="print the resolved settings and stop")
+    _running(run)
+    run.set_defaults(command=_run)
+
+    resume = commands.add_parser("resume", help="go on with a run or study after its last finished stage")
+    resume.add_argument("folder", type=Path, metavar="FOLDER")
+    resume.add_argument("--trust", action="store_true", help="let code run that the folder's configuration names")
+    _running(resume)
+    resume.set_defaults(command=_resume)
+
+    show = commands.add_parser("show", help="print the matrix and every figure of a run, or the table of a study")
+    show.add_argument("folder", type=Path, metavar="FOLDER")
+    show.set_defaults(command=_show)
+
+    streams = commands.add_parser("streams", help="list the known task streams, or look into one")
+    streams.add_argument("name", nargs="?", metavar="NAME", help="such as streams.world_facts or my_stream.py:function")
+    streams.set_defaults(command=_streams)
+    return parser
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes for the runs of a study")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no tables")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lifelong.config import make_experiment, parse_overrides, read_config
+
+    config = read_config(options.file, parse_overrides(options.overrides))
+    if options.folder is not None:
+        config["folder"] = str(options.folder)
+    if "vary" in config:
+        return _study(config, options)
+    experiment = make_experiment(config)
+    if options.print_config:
+        return _print_config(experiment.config())
+    return _finish_run(experiment.run(options.quiet).path, options.quiet)
+
+
+def _study(config: dict, options: argparse.Namespace) -> int:
+    from lifelong.describe import plain
+    from lifelong.study import Study
+
+    vary = config.pop("vary")
+    if not isinstance(vary, dict):
+        raise ConfigError(f"vary: expected fields with their values, got {type(vary).__name__}")
+    study = Study(config, vary, config.pop("folder", None) or Path("runs") / options.file.stem)
+    if options.print_config:
+        return _print_config({**plain(config), "vary": plain(vary)})
+    return _finish_study(study, options)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from lifelong.config import make_experiment, read_config
+    from lifelong.study import Study
+    from lifelong.trust import made_here
+
+    trust = options.trust or made_here(options.folder)
+    if (options.folder / "study.json").is_file():
+        return _finish_study(Study.load(options.folder, trust), options)
+    if not (options.folder / "config.yaml").is_file():
+        raise RunError(f"{options.folder} is not a run folder: it has no config.yaml")
+    config = read_config(options.folder / "config.yaml") | {"folder": str(options.folder)}
+    return _finish_run(make_experiment(config, trust).run(options.quiet).path, options.quiet)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from lifelong.reports.terminal import show_run, show_study
+    from lifelong.run import Run
+    from lifelong.study import Study
+    from lifelong.trust import made_here
+
+    if (options.folder / "study.json").is_file():
+        show_study(Study.load(options.folder, made_here(options.folder)), Console())
+    else:
+        show_run(Run.load(options.folder), Console())
+    return 0
+
+
+def _streams(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lifelong.registry import resolve_stream, stream_catalogue
+    from lifelong.reports.terminal import show_stream
+
+    if options.name:
+        show_stream(resolve_stream(options.name), Console())
+        return 0
+    table = Table(header_style="bold")
+    table.add_column("stream", no_wrap=True)
+    table.add_column("what it is")
+    for name, function in stream_catalogue().items():
+        table.add_row(name, (function.__doc__ or "").strip().split("\n")[0])
+    Console().print(table)
+    return 0
+
+
+def _finish_run(folder: Path, quiet: bool) -> int:
+    if not quiet:
+        from rich.console import Console
+
+        from lifelong.reports.terminal import show_run
+        from lifelong.run import Run
+
+        show_run(Run.load(folder), Console())
+    return 0
+
+
+def _finish_study(study, options: argparse.Namespace) -> int:
+    study.run(options.jobs, options.quiet)
+    if not options.quiet:
+        from rich.console import Console
+
+        from lifelong.reports.terminal import show_study
+
+        show_study(study, Console())
+    return 0 if all(run.status["state"] == "done" for run in study.runs.values()) else 1
+
+
+def _print_config(config: dict) -> int:
+    import yaml
+
+    print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
+    return 0

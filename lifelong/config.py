@@ -1,0 +1,138 @@
+"""YAML files and command-line overrides become experiments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lifelong.errors import ConfigError, suggestion
+from lifelong.experiment import Experiment
+from lifelong.registry import SAVED_STREAM, build, call, find_stream
+
+# fields that hold objects, and where the bare names of their classes are looked up
+_OBJECTS = {
+    "adapter": ("peft",),
+    "strategies": ("lifelong.strategies",),
+    "callbacks": ("lightning.pytorch.callbacks",),
+    "loggers": ("lightning.pytorch.loggers",),
+}
+
+
+def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings in a YAML file, with some of them replaced.
+
+    Args:
+        path: the file.
+        overrides: values by dotted key, such as ``{"evaluate.books": ["closed", "gold"]}``; a number in a key
+            is a place in a list.
+
+    Raises:
+        ConfigError: the file is missing or not a YAML mapping, or a key leads nowhere.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: expected settings as key: value, got {type(config).__name__}")
+    for key, value in (overrides or {}).items():
+        override(config, key, value, f"--{key}")
+    saved = config.get("stream")
+    if isinstance(saved, dict) and saved.get("class_path") == SAVED_STREAM:
+        saved["init_args"]["folder"] = str(path.parent / saved["init_args"]["folder"])
+    return config
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """``["--epochs", "3", "--evaluate.books=[closed]"]`` as values by dotted key; values are read as YAML.
+
+    Raises:
+        ConfigError: something is no option, or an option lacks its value.
+    """
+    overrides: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        option = rest.pop(0)
+        if not option.startswith("--"):
+            raise ConfigError(f"expected an option such as --epochs 3, got {option!r}")
+        key, equals, text = option[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"the option {option} needs a value")
+            text = rest.pop(0)
+        overrides[key] = yaml.load(text, _Loader)
+    return overrides
+
+
+def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment:
+    """The experiment that a configuration describes.
+
+    Args:
+        config: plain values, as in a YAML file; objects that are there already (a stream, a strategy) are used.
+        trust: allow code from outside of lifelong to be imported.
+
+    Raises:
+        ConfigError: naming the key, with the nearest one where a name is unknown.
+    """
+    names = [field.name for field in fields(Experiment)]
+    for key in config:
+        if key not in names:
+            raise ConfigError(f"{key}: there is no such setting{suggestion(key, names)}")
+    if config.get("stream") is None:
+        raise ConfigError("stream: is needed, such as streams.world_facts")
+    config = dict(config)
+    for key, packages in _OBJECTS.items():
+        value = config.get(key)
+        if key == "adapter":
+            if isinstance(value, Mapping):
+                config[key] = build(value, key, packages, trust)
+        elif value is not None:
+            if not isinstance(value, list | tuple):
+                raise ConfigError(f"{key}: expected a list, got {type(value).__name__}")
+            config[key] = [build(item, f"{key}.{number}", packages, trust) for number, item in enumerate(value)]
+    find_stream(config["stream"], trust)  # only checked: the experiment keeps the reference, and builds it
+    return call(Experiment, config, "", skip=("stream", *_OBJECTS))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; this reads it as the number that everybody means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def override(config: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the value at a dotted key in place.
+
+    Args:
+        config: settings, with mappings and lists inside.
+        key: the way to the value; a number is a place in a list.
+        value: what to put there.
+        where: how the user calls this key, for messages.
+
+    Raises:
+        ConfigError: the key leads nowhere.
+    """
+    place: Any = config
+    *path, last = key.split(".")
+    for number, part in enumerate([*path, last]):
+        if isinstance(place, list):
+            if not part.isdigit() or int(part) >= len(place):
+                raise ConfigError(f"{where}: {'.'.join(path[:number])} has {len(place)} entries, counted from 0")
+            part = int(part)
+        elif not isinstance(place, dict):
+            raise ConfigError(f"{where}: {'.'.join(path[:number])} is {place!r}, which has no settings of its own")
+        if number < len(path):
+            place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+        else:
+            place[part] = value

@@ -1,0 +1,279 @@
+"""Ask the model in batches, and score what it says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from lifelong.data import collate
+from lifelong.errors import ConfigError, DataError, suggestion
+from lifelong.generation import by_length, choice_log_likelihoods, generate
+from lifelong.learner import Learner, row_losses
+from lifelong.metrics.answers import resolve_metric
+from lifelong.randomness import derived_generator
+from lifelong.strategies.base import labelled
+from lifelong.tasks import Task
+
+BOOKS = ("closed", "gold")
+SPARE_TOKENS = 4  # beyond the longest gold answer, so that an answer that runs on is seen to be wrong
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked after each stage.
+
+    The task of a stage before and after it, and every task before the first and after the last stage, are asked
+    whatever the other settings, on all test questions: the figures of continual learning are defined on these cells.
+
+    Args:
+        books: passes to make: ``"closed"`` shows the question alone, ``"gold"`` its passages too. The first is the one
+            that the run is summarised by.
+        tasks: ``"all"`` tasks after every stage, or those ``"seen"`` so far.
+        every: ask about other tasks only after every so many stages.
+        sample: ask only so many questions of the other tasks, the same ones each time; their cells are marked.
+        probes: ask the probes (other wordings of the test questions) too; their scores are reported apart.
+        batch_size: prompts asked at a time.
+        max_new_tokens: longest free answer; ``None`` allows four tokens more than the task's longest gold answer.
+        normalize_length: rank choices by the log-likelihood per token rather than by its sum.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+
+    books: Sequence[str] = ("closed",)
+    tasks: Literal["all", "seen"] = "all"
+    every: int = 1
+    sample: int | None = None
+    probes: bool = True
+    batch_size: int = 64
+    max_new_tokens: int | None = None
+    normalize_length: bool = True
+
+    def __post_init__(self) -> None:
+        for book in self.books:
+            if book not in BOOKS:
+                raise ConfigError(f"evaluate.books: unknown {book!r}{suggestion(book, BOOKS)}")
+        if not self.books or len(set(self.books)) < len(self.books):
+            raise ConfigError(f"evaluate.books: needs at least one book and none twice, got {list(self.books)}")
+        if self.tasks not in ("all", "seen"):
+            raise ConfigError(f"evaluate.tasks: unknown {self.tasks!r}{suggestion(self.tasks, ('all', 'seen'))}")
+        for name in ("every", "sample", "batch_size", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"evaluate.{name}: must be at least 1, got {value!r}")
+
+    def asks(self, task: int, stage: int, stages: int) -> Literal["all", "sample", "none"]:
+        """Which questions of task number ``task`` (from 1) are asked after stage ``stage`` (0: untrained)."""
+        if stage in (0, stages) or task in (stage, stage + 1):
+            return "all"
+        if (self.tasks == "seen" and task > stage) or stage % self.every:
+            return "none"
+        return "all" if self.sample is None else "sample"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one task scored in one split and pass.
+
+    Args:
+        task, split, book: what was asked; ``split`` is ``"test"`` or ``"probe"``.
+        metric: the name of the score.
+        score: mean over questions, or the perplexity of all texts together.
+        count: questions asked.
+        sampled: whether these are a sample of all.
+        seconds: wall-clock time.
+        predictions: one mapping per question: ``id, question, answers, prediction, score``.
+    """
+
+    task: str
+    split: str
+    book: str
+    metric: str
+    score: float
+    count: int
+    sampled: bool
+    seconds: float
+    predictions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One prompt: a row and the wording in which it is asked."""
+
+    row: Mapping[str, Any]
+    text: str
+
+
+def evaluate_task(
+    learner: Learner,
+    task: Task,
+    settings: Evaluation | None = None,
+    split: str = "test",
+    book: str = "closed",
+    sampled: bool = False,
+    advance: Callable[[int], None] = lambda asked: None,
+) -> Answers | None:
+    """Ask all, or a sample, of the test questions of a task.
+
+    Args:
+        learner: whose model is asked; it is put into evaluation mode for the time being and asked where it is.
+        task: the task.
+        settings: batch size, sample size and ways of asking.
+        split: ``"test"`` or ``"probe"``.
+        book: ``"closed"`` or ``"gold"``.
+        sampled: ask ``settings.sample`` rows only.
+        advance: called with the number of questions asked since the last call.
+
+    Returns:
+        Score and predictions; ``None`` where the task has no probes to ask.
+    """
+    started = time.perf_counter()
+    settings = settings or Evaluation()
+    rows = labelled(task, task.test)
+    sampled = sampled and settings.sample is not None and settings.sample < len(rows)
+    if sampled:
+        draw = derived_generator(learner.seed, "sample", task.name)
+        rows = rows.select(sorted(torch.randperm(len(rows), generator=draw)[: settings.sample].tolist()))
+    if split == "probe":
+        questions = [_Question(row, probe) for row in rows for probe in row["probes"]]
+    else:
+        questions = [_Question(row, row["question"]) for row in rows]
+    if not questions:
+        return None
+    with _answering(learner, [question.row for question in questions]):
+        if task.is_text:
+            score, predictions = _perplexity(learner, questions, settings, book, advance)
+        else:
+            score, predictions = _score(learner, task, questions, settings, book, advance)
+    seconds = time.perf_counter() - started
+    return Answers(
+        task.name, split, book, task.metric_name, score, len(questions), sampled, round(seconds, 3), predictions
+    )
+
+
+def ask(
+    learner: Learner, questions: Sequence[str], passages: Sequence[Sequence[str]] = (), max_new_tokens: int = 32
+) -> list[str]:
+    """Free answers to questions from outside of any task.
+
+    Args:
+        learner: whose model is asked.
+        questions: N texts.
+        passages: for each question the passages to show, or nothing for a closed book.
+        max_new_tokens: length of the longest answer.
+
+    Returns:
+        N answers.
+    """
+    passages = passages or [[]] * len(questions)
+    rows = [
+        {"id": str(number), "question": text, "answers": [], "choices": [], "passages": list(shown), "probes": []}
+        for number, (text, shown) in enumerate(zip(questions, passages, strict=True))
+    ]
+    prompts = [
+        learner.encoder.encode_prompt(row, "gold" if row["passages"] else "closed", reserve=max_new_tokens)
+        for row in rows
+    ]
+    with _answering(learner, rows):
+        return generate(learner, prompts, max_new_tokens)
+
+
+@contextmanager
+def _answering(learner: Learner, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Evaluation mode, no gradients, and every strategy's own context; what was before comes back."""
+    training = learner.training
+    with ExitStack() as stack:
+        for strategy in learner.strategies:
+            stack.enter_context(strategy.answering(learner, rows))
+        stack.enter_context(torch.inference_mode())
+        learner.eval()
+        try:
+            yield
+        finally:
+            learner.train(training)
+
+
+def _score(
+    learner: Learner,
+    task: Task,
+    questions: Sequence[_Question],
+    settings: Evaluation,
+    book: str,
+    advance: Callable[[int], None],
+) -> tuple[float, list[dict[str, Any]]]:
+    texts: list[str] = [""] * len(questions)
+    free = [number for number, question in enumerate(questions) if not question.row["choices"]]
+    ranked = [number for number, question in enumerate(questions) if question.row["choices"]]
+    if free:
+        limit = settings.max_new_tokens or _longest_answer(learner, [questions[n] for n in free]) + SPARE_TOKENS
+        prompts = [
+            learner.encoder.encode_prompt(questions[n].row, book, questions[n].text, reserve=limit) for n in free
+        ]
+        answers = generate(learner, prompts, limit, settings.batch_size, advance)
+        for number, answer in zip(free, answers, strict=True):
+            texts[number] = answer
+    if ranked:
+        prompts, choices = [], []
+        for number in ranked:
+            row, text = questions[number].row, questions[number].text
+            choices.append([learner.encoder.continuation(row, text, choice) for choice in row["choices"]])
+            reserve = max(map(len, choices[-1]))
+            prompts.append(learner.encoder.encode_prompt(row, book, text, reserve))
+        likelihoods = choice_log_likelihoods(learner, prompts, choices, settings.batch_size, advance)
+        for number, scores, tokens in zip(ranked, likelihoods, choices, strict=True):
+            if settings.normalize_length:
+                scores = [score / len(choice) for score, choice in zip(scores, tokens, strict=True)]
+            texts[number] = questions[number].row["choices"][scores.index(max(scores))]
+    predictions = []
+    for question, text in zip(questions, texts, strict=True):
+        if callable(task.metric):
+            value = float(task.metric(text, question.row))
+        else:
+            value = resolve_metric(task.metric)(text, question.row["answers"])
+        if not math.isfinite(value):
+            raise DataError(f"task {task.name!r}, row {question.row['id']!r}: the metric gave {value}")
+        predictions.append(_prediction(question, text, value))
+    return sum(entry["score"] for entry in predictions) / len(predictions), predictions
+
+
+def _perplexity(
+    learner: Learner,
+    questions: Sequence[_Question],
+    settings: Evaluation,
+    book: str,
+    advance: Callable[[int], None],
+) -> tuple[float, list[dict[str, Any]]]:
+    rows = [learner.encoder.encode(question.row, book) for question in questions]
+    losses = torch.zeros(len(rows))
+    tokens = torch.tensor([len(row.input_ids) - row.answer_start for row in rows])
+    for numbers in by_length([len(row.input_ids) for row in rows], settings.batch_size):
+        batch = collate([rows[number] for number in numbers], learner.pad_id)
+        batch = learner.transfer_batch_to_device(batch, learner.device, 0)
+        outputs, targets = learner.answer_logits(batch)
+        losses[numbers] = row_losses(outputs.logits, targets).cpu()
+        advance(len(numbers))
+    perplexities = (losses / tokens).exp().tolist()
+    predictions = [_prediction(question, "", value) for question, value in zip(questions, perplexities, strict=True)]
+    return float((losses.sum() / tokens.sum()).exp()), predictions
+
+
+def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
+    row = question.row
+    return {
+        "id": row["id"],
+        "question": question.text,
+        "answers": list(row["answers"]),
+        "prediction": text,
+        "score": round(score, 6),
+    }
+
+
+def _longest_answer(learner: Learner, questions: Sequence[_Question]) -> int:
+    answers = {(q.row["id"], answer): q.row for q in questions for answer in q.row["answers"]}
+    return max(len(learner.encoder.continuation(row, row["question"], answer)) for (_, answer), row in answers.items())

@@ -1,0 +1,173 @@
+"""The fields of an example, and how rows from anywhere become checked examples.
+
+Every task, whatever it was read from, ends as a ``datasets.Dataset`` with the six fields of ``FIELDS``. A row that
+cannot be used is an error that names where it stands and which field is at fault; nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import List as ListFeature
+
+from lifelong.errors import DataError, suggestion
+
+FIELDS = ("id", "question", "answers", "choices", "passages", "probes")
+LIST_FIELDS = ("answers", "choices", "passages", "probes")
+FEATURES = Features({name: ListFeature(Value("string")) if name in LIST_FIELDS else Value("string") for name in FIELDS})
+
+Row = Mapping[str, Any]
+Located = tuple[str, Row]  # where the row stands, in words, and the row
+
+
+def read_jsonl(path: str | Path) -> Iterator[Located]:
+    """Rows of a JSON-lines file; blank lines are skipped.
+
+    Raises:
+        DataError: the file is missing, or a line is not a JSON object.
+    """
+    path = _existing(path)
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: malformed JSON: {error.msg} at column {error.colno}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
+            yield where, row
+
+
+def read_csv(path: str | Path, delimiter: str = ",") -> Iterator[Located]:
+    """Rows of a CSV file with a header line.
+
+    Raises:
+        DataError: the file is missing, or a line has more or fewer cells than the header.
+    """
+    path = _existing(path)
+    with path.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{where}: the number of cells differs from the header's {len(reader.fieldnames or ())}"
+                )
+            yield where, row
+
+
+def read_parquet(path: str | Path) -> Iterator[Located]:
+    """Rows of a Parquet file, numbered from 1."""
+    path = _existing(path)
+    return read_dataset(Dataset.from_parquet(str(path)), f"{path}, row")
+
+
+def read_dataset(dataset: Dataset, where: str) -> Iterator[Located]:
+    """Rows of a ``datasets.Dataset``, numbered from 1; class labels become their names."""
+    labels = {name: feature for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
+    for number, row in enumerate(dataset, start=1):
+        for name, feature in labels.items():
+            if row[name] is not None:
+                row[name] = feature.int2str(row[name])
+        yield f"{where} {number}", row
+
+
+def read_rows(rows: Iterable[Row], where: str) -> Iterator[Located]:
+    """Rows that are already in memory, numbered from 1."""
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where} {number}: expected a mapping of fields, got {type(row).__name__}")
+        yield f"{where} {number}", row
+
+
+def build(
+    rows: Iterable[Located],
+    columns: Mapping[str, str] | None = None,
+    choices: Sequence[str] = (),
+    raw_text: bool = False,
+) -> Dataset:
+    """Check rows and turn them into a dataset with the fields of an example.
+
+    Args:
+        rows: located rows, from one of the readers above.
+        columns: where a field's value is found, as ``{field: column}``. A field that is not named is read from the
+            column of its own name (``answers`` from ``answer`` too) and may be absent, except question and answers.
+        choices: the choices of every row that brings none of its own.
+        raw_text: the question may be empty (perplexity tasks).
+
+    Raises:
+        DataError: naming place and field, for the first row that cannot be used.
+    """
+    columns = dict(columns or {})
+    for field in columns:
+        if field not in FIELDS:
+            raise DataError(f"unknown field {field!r} in the column mapping{suggestion(field, FIELDS)}")
+    table: dict[str, list[Any]] = {field: [] for field in FIELDS}
+    first_place: dict[str, str] = {}
+    for number, (where, row) in enumerate(rows):
+        example = _example(where, row, columns, choices, raw_text)
+        example["id"] = example["id"] or str(number)
+        if example["id"] in first_place:
+            raise DataError(f"{where}, field 'id': {example['id']!r} was used before, at {first_place[example['id']]}")
+        first_place[example["id"]] = where
+        for field in FIELDS:
+            table[field].append(example[field])
+    return Dataset.from_dict(table, features=FEATURES)
+
+
+def _example(
+    where: str, row: Row, columns: Mapping[str, str], choices: Sequence[str], raw_text: bool
+) -> dict[str, Any]:
+    example = {field: _value(where, row, field, columns) for field in FIELDS}
+    if not example["question"].strip() and not raw_text:
+        raise DataError(f"{where}, field 'question': is empty")
+    if not example["answers"]:
+        raise DataError(f"{where}, field 'answers': is empty")
+    example["choices"] = example["choices"] or list(choices)
+    for field in LIST_FIELDS:
+        if any(not text.strip() for text in example[field]):
+            raise DataError(f"{where}, field {field!r}: holds an empty text")
+    if example["choices"] and not set(example["answers"]) & set(example["choices"]):
+        raise DataError(
+            f"{where}, field 'choices': the answer {example['answers'][0]!r} is not among {example['choices']}"
+        )
+    return example
+
+
+def _value(where: str, row: Row, field: str, columns: Mapping[str, str]) -> Any:
+    """One field of one row, brought to its type."""
+    column = columns.get(field)
+    if column is None:
+        column = "answer" if field == "answers" and "answers" not in row else field
+    if column not in row and (field in columns or field in ("question", "answers")):
+        raise DataError(f"{where}, field {field!r}: there is no column {column!r}{suggestion(column, map(str, row))}")
+    value = row.get(column)
+    if field not in LIST_FIELDS:
+        return "" if value is None else _text(where, field, value)
+    if value is None or value == "":
+        return []
+    values = value if isinstance(value, list | tuple) else [value]
+    return [_text(where, field, item) for item in values]
+
+
+def _text(where: str, field: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"{where}, field {field!r}: expected text, got {type(value).__name__}: {value!r}")
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    return path

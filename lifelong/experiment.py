@@ -1,0 +1,206 @@
+"""The loop over the stages of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from peft import PeftConfig
+
+from lifelong.describe import describe, digest, environment
+from lifelong.errors import ConfigError, DivergedError, RunError, suggestion
+from lifelong.evaluation import Evaluation
+from lifelong.folder import RunFolder
+from lifelong.learner import Training
+from lifelong.libraries import quiet_libraries
+from lifelong.loop import Loop
+from lifelong.progress import Reporter
+from lifelong.prompts import PromptTemplate
+from lifelong.registry import SAVED_STREAM, resolve_stream
+from lifelong.run import Run
+from lifelong.strategies.base import Stage, Strategy, prepare
+from lifelong.tasks import TaskStream
+
+# settings of the Trainer that a run decides itself, and what to use instead
+TRAINER_SETTINGS_TAKEN = {
+    "max_epochs": "epochs",
+    "accumulate_grad_batches": "accumulate",
+    "gradient_clip_val": "gradient_clip",
+    "callbacks": "callbacks",
+    "logger": "loggers",
+    "use_distributed_sampler": None,
+    "reload_dataloaders_every_n_epochs": None,
+}
+
+
+@dataclass
+class Experiment:
+    """One model learning one stream of tasks, stage by stage, measured after every stage.
+
+    Args:
+        stream: the tasks, or where they are: ``"streams.world_facts"``, ``"path/to/my_stream.py:my_function"``.
+        model: ``"nano"``, a folder, or a name on the hub.
+        adapter: ``None`` trains all weights; a PEFT configuration trains a fresh adapter; a folder or hub name goes on
+            with the adapter found there.
+        strategies: continual-learning methods, in the order in which they are called.
+        order: names of tasks to learn, in this order, or a seed that shuffles them.
+        epochs: passes over a stage's rows.
+        batch_size: rows of a micro-batch.
+        accumulate: micro-batches of an optimiser step.
+        learning_rate: the highest of the schedule.
+        optimizer: a class in torch.optim.
+        schedule: course of the learning rate within a stage: linear, cosine or constant.
+        warmup: share of a stage's steps in which the learning rate rises from zero.
+        weight_decay: as in the optimiser.
+        gradient_clip: largest norm of the gradient; ``None`` leaves it as it is.
+        per_task: ``{task: {epochs: ..., learning_rate: ...}}`` for stages that differ.
+        train_book: ``"closed"`` trains on the question alone, ``"gold"`` shows the row's passages.
+        max_length: longest row in tokens; the model's context by default.
+        template: the wording of prompts.
+        evaluate: what is asked after each stage.
+        dtype: of the loaded weights.
+        revision: version of a model on the hub.
+        gradient_checkpointing: less memory, more time.
+        trust_remote_code: run code that comes with a model.
+        seed: decides everything that is drawn.
+        folder: where the run is kept; ``runs/<stream>-<digest of the configuration>`` by default.
+        trainer: further arguments of Lightning's ``Trainer``, such as ``accelerator`` or ``precision``. ``strategy`` in
+            there is Lightning's device strategy, and has nothing to do with ``strategies``.
+        callbacks: further Lightning callbacks, copied afresh for every stage.
+        loggers: Lightning loggers, copied afresh for every stage; their steps count through the run.
+
+    Raises:
+        ConfigError, DataError: a setting or a row cannot be used.
+    """
+
+    stream: TaskStream | str
+    model: str = "nano"
+    adapter: PeftConfig | str | None = None
+    strategies: Sequence[Strategy] = ()
+    order: Sequence[str] | int | None = None
+    epochs: int = 10
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    optimizer: str = "AdamW"
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    gradient_clip: float | None = 1.0
+    per_task: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    train_book: Literal["closed", "gold"] = "closed"
+    max_length: int | None = None
+    template: PromptTemplate = field(default_factory=PromptTemplate)
+    evaluate: Evaluation = field(default_factory=Evaluation)
+    dtype: str = "float32"
+    revision: str | None = None
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+    seed: int = 0
+    folder: str | Path | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.evaluate, Mapping):
+            self.evaluate = Evaluation(**_known("evaluate", self.evaluate, Evaluation))
+        if isinstance(self.template, Mapping):
+            self.template = PromptTemplate(**_known("template", self.template, PromptTemplate))
+        self.training = Training(**{item.name: getattr(self, item.name) for item in fields(Training)})
+        self.strategies = prepare(self.strategies)
+        for name, instead in TRAINER_SETTINGS_TAKEN.items():
+            if name in self.trainer:
+                hint = f"; use the experiment's {instead!r}" if instead else ""
+                raise ConfigError(f"trainer.{name}: is decided by the run{hint}")
+        if self.trainer.get("devices", 1) not in (1, "1", "auto", [0]) or self.trainer.get("num_nodes", 1) != 1:
+            raise ConfigError("trainer.devices: a run uses one device; start several runs with a study instead")
+        self.tasks = self._ordered(resolve_stream(self.stream))
+        unknown = [name for name in self.per_task if name not in self.tasks.names]
+        if unknown:
+            raise ConfigError(
+                f"per_task: the stream has no task {unknown[0]!r}{suggestion(unknown[0], self.tasks.names)}"
+            )
+
+    def _ordered(self, stream: TaskStream) -> TaskStream:
+        if self.order is None:
+            return stream
+        return stream.shuffle(self.order) if isinstance(self.order, int) else stream.order(self.order)
+
+    def config(self) -> dict[str, Any]:
+        """The fully resolved configuration, as plain values; ``lifelong run`` on it repeats the run."""
+        return describe(self)
+
+    def run(self, quiet: bool = False, reporter: Reporter | None = None) -> Run:
+        """Run all stages, or those that are still to do when the folder holds the beginning of this very run.
+
+        Args:
+            quiet: no progress bars.
+            reporter: shows progress in some other way.
+
+        Raises:
+            RunError: the folder holds another run, or is damaged.
+            DivergedError: the loss became NaN or infinite; finished stages are kept.
+        """
+        config = self.config()
+        folder = RunFolder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config)}")
+        if (
+            isinstance(self.stream, TaskStream)
+            and not folder.exists
+            and config["stream"].get("class_path") == SAVED_STREAM
+        ):
+            self.stream.save(folder.path / "stream")
+        reporter = reporter or Reporter(quiet)
+        with quiet_libraries(), reporter, _status(folder):
+            stages = self.stages()
+            folder.create(config, environment(self.tasks, len(stages)))
+            if folder.committed() < len(stages):
+                Loop(self, folder, stages, reporter).run()
+            run = Run(folder.path)
+            run.write_views()
+        return run
+
+    def stages(self) -> list[Stage]:
+        """What each stage trains on, as the strategies planned it."""
+        stages: Sequence[Stage] = [
+            Stage.of(task, index, self.tasks.tasks[: index - 1], self.seed)
+            for index, task in enumerate(self.tasks, start=1)
+        ]
+        for strategy in self.strategies:
+            stages = strategy.plan(stages)
+        return list(stages)
+
+
+@contextmanager
+def _status(folder: RunFolder) -> Iterator[None]:
+    """Keep ``status.json`` true, whatever happens inside."""
+
+    def write(state: str, reason: str | None = None) -> None:
+        if folder.exists:
+            status = {"stage": max(folder.committed(), 0), "stages": folder.read_json("environment.json")["stages"]}
+            folder.write_json("status.json", {"state": state, **status} | ({"reason": reason} if reason else {}))
+
+    try:
+        yield
+    except RunError:
+        raise  # about the folder itself, whose own status stays
+    except DivergedError as error:
+        write("diverged", str(error))
+        raise
+    except BaseException as error:
+        write("failed", "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
+        raise
+    write("done")
+
+
+def _known(key: str, settings: Mapping[str, Any], kind: type) -> Mapping[str, Any]:
+    names = [item.name for item in fields(kind)]
+    for name in settings:
+        if name not in names:
+            raise ConfigError(f"{key}.{name}: there is no such setting{suggestion(name, names)}")
+    return settings

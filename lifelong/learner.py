@@ -1,0 +1,307 @@
+"""The Lightning module that learns one stage after the other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, get_scheduler
+
+from lifelong.data import (
+    IGNORED,
+    Batch,
+    EncodedRow,
+    PromptEncoder,
+    StepSampler,
+    collate,
+    concatenate,
+    padding_id,
+    step_loader,
+)
+from lifelong.errors import ConfigError, DivergedError, suggestion
+from lifelong.models import context_length
+from lifelong.prompts import PromptTemplate
+from lifelong.randomness import derived_seed
+from lifelong.strategies.base import Stage, Strategy
+
+TRAIN_BOOKS = ("closed", "gold")
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a stage is trained.
+
+    Args:
+        epochs: passes over a stage's rows.
+        batch_size: rows of a micro-batch.
+        accumulate: micro-batches of an optimiser step.
+        learning_rate: the highest of the schedule.
+        optimizer: name of a class in ``torch.optim``.
+        schedule: ``"linear"`` and ``"cosine"`` fall to zero at the end of the stage; ``"constant"`` stays.
+        warmup: share of the steps in which the learning rate rises from zero.
+        weight_decay: as in the optimiser.
+        gradient_clip: largest norm of the whole gradient; ``None`` leaves it as it is.
+        per_task: ``{task: {"epochs": ..., "learning_rate": ...}}`` for stages that differ.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+
+    epochs: int = 10
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    optimizer: str = "AdamW"
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    gradient_clip: float | None = 1.0
+    per_task: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}: must be a whole number of at least 1, got {value!r}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate: must be above 0, got {self.learning_rate!r}")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"schedule: unknown {self.schedule!r}{suggestion(self.schedule, SCHEDULES)}")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup: is a share of the steps, in [0, 1), got {self.warmup!r}")
+        optimizers = [name for name in dir(torch.optim) if inspect.isclass(getattr(torch.optim, name))]
+        if self.optimizer not in optimizers:
+            raise ConfigError(f"optimizer: unknown {self.optimizer!r}{suggestion(self.optimizer, optimizers)}")
+        for task, settings in self.per_task.items():
+            for key in settings:
+                if key not in ("epochs", "learning_rate"):
+                    raise ConfigError(f"per_task, {task!r}: epochs and learning_rate can differ, not {key!r}")
+
+    def of_task(self, name: str) -> Training:
+        """The settings for the stage of one task."""
+        return replace(self, **self.per_task.get(name, {}), per_task={})
+
+
+class Learner(LightningModule):
+    """A model on its way through a stream.
+
+    Each item of its training loader is one optimiser step: a list of micro-batches. The step's loss is the sum over
+    answer tokens divided by their number in the whole step, so it does not depend on how the step was split.
+
+    Args:
+        model: a causal language model of transformers, or one wrapped by PEFT; its trainable parameters are trained.
+        tokenizer: the model's own.
+        training: see ``Training``.
+        strategies: as ``strategies.base.prepare`` gives them; the same objects must be the Trainer's callbacks.
+        template: the wording of prompts.
+        max_length: longest row in tokens; the model's context when ``None``.
+        train_book: ``"closed"`` trains on the question alone, ``"gold"`` with the row's passages before it.
+        seed: decides order, dropout and every strategy's draws.
+
+    Attributes:
+        stage: the current stage; ``None`` before the first.
+        run_step: optimiser steps since the beginning of the run.
+        losses: of the current stage, one 0-dim tensor per optimiser step.
+
+    Raises:
+        ConfigError: ``max_length`` is beyond the model's context, or ``train_book`` is unknown.
+    """
+
+    CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        training: Training | None = None,
+        strategies: Sequence[Strategy] = (),
+        template: PromptTemplate | None = None,
+        max_length: int | None = None,
+        train_book: str = "closed",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # one step has one normaliser, known only when all its rows are
+        if train_book not in TRAIN_BOOKS:
+            raise ConfigError(f"train_book: unknown {train_book!r}{suggestion(train_book, TRAIN_BOOKS)}")
+        context = context_length(model)
+        if max_length is not None and context is not None and max_length > context:
+            raise ConfigError(f"max_length: {max_length} tokens are more than the model's context of {context}")
+        self.model, self.tokenizer = model, tokenizer
+        self.training_settings = training or Training()
+        self.strategies = tuple(strategies)
+        self.encoder = PromptEncoder(tokenizer, template or PromptTemplate(), max_length or context or 1024)
+        self.train_book, self.seed = train_book, seed
+        self.pad_id = padding_id(tokenizer)
+        self.stage: Stage | None = None
+        self.run_step = 0
+        self.losses: list[torch.Tensor] = []
+        self._rows: dict[tuple[str, str], EncodedRow] = {}
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.forward_parameters = frozenset(inspect.signature(base.forward).parameters)
+
+    # ------------------------------------------------------------------ rows
+
+    def begin_stage(self, stage: Stage) -> DataLoader:
+        """Make ``stage`` the current one. Returns the loader of its optimiser steps."""
+        self.stage, self.losses, self._rows = stage, [], {}
+        rows = [self.encoder.encode(row, self.train_book) for row in stage.train]
+        settings = self.settings
+        lengths = [len(row.input_ids) for row in rows]
+        sampler = StepSampler(lengths, settings.batch_size, settings.accumulate, self.seed, stage.index)
+        return step_loader(rows, sampler, self.pad_id)
+
+    @property
+    def settings(self) -> Training:
+        """The training settings of the current stage."""
+        return self.training_settings.of_task(self.stage.task.name)
+
+    def extend(
+        self, batch: Batch, rows: Sequence[Mapping[str, Any]], source: str, weight: float = 1.0, book: str | None = None
+    ) -> Batch:
+        """A batch with further rows, for ``Strategy.extend_batch``.
+
+        Args:
+            batch: what is there already.
+            rows: examples with ``task`` and ``kind``, such as the rows of ``Stage.train``.
+            source: where they come from; by custom the strategy's ``state_key``.
+            weight: of each new row in the loss; the stream's own rows weigh 1.
+            book: as ``train_book``, which is the default.
+        """
+        book = book or self.train_book
+        encoded = []
+        for row in rows:
+            key = (row["task"], row["id"], book)
+            if key not in self._rows:
+                self._rows[key] = self.encoder.encode(row, book)
+            encoded.append(self._rows[key])
+        return concatenate(batch, collate(encoded, self.pad_id, source, weight), self.pad_id)
+
+    # ------------------------------------------------------------------ steps
+
+    def answer_logits(self, batch: Batch) -> tuple[Any, torch.Tensor]:
+        """Run the model, with logits only where some row of the batch answers.
+
+        Returns:
+            The model's outputs, with ``logits`` of shape (B, K, vocabulary), and the targets of shape (B, K): the token
+            that each position should predict, ``IGNORED`` where none is asked for.
+        """
+        answers = batch["labels"][:, 1:] != IGNORED
+        places = answers.any(0).nonzero().squeeze(1)
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+        keeps = "logits_to_keep" in self.forward_parameters
+        if keeps:
+            inputs["logits_to_keep"] = places
+        outputs = self.model(**inputs)
+        if not keeps:
+            outputs.logits = outputs.logits[:, places]
+        return outputs, batch["labels"][:, places + 1]
+
+    def training_step(self, batches: list[Batch], batch_idx: int) -> None:
+        """One optimiser step on a list of micro-batches."""
+        torch.manual_seed(derived_seed(self.seed, "step", self.stage.index, self.trainer.global_step))
+        for strategy in self.strategies:
+            batches = [strategy.extend_batch(self, batch) for batch in batches]
+        tokens = sum(answer_weight(batch) for batch in batches)
+        total = torch.zeros((), device=self.device)
+        changes: dict[str, torch.Tensor] = {}
+        for batch in batches:
+            outputs, batch["targets"] = self.answer_logits(batch)
+            loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
+            for strategy in self.strategies:
+                before, loss = loss, strategy.loss(self, batch, outputs, loss)
+                if loss is not before:
+                    change = (loss - before).detach() / len(batches)
+                    changes[strategy.state_key] = changes.get(strategy.state_key, 0) + change
+            self.manual_backward(loss / len(batches))
+            total += loss.detach() / len(batches)
+        optimizer = self.optimizers()
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers().step()
+        self._record(total, changes)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip after every strategy has seen the gradient, and after a scaler has unscaled it."""
+        if self.settings.gradient_clip is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
+
+    def _record(self, loss: torch.Tensor, changes: Mapping[str, torch.Tensor]) -> None:
+        self.losses.append(loss)
+        self.run_step += 1
+        if len(self.losses) % self.CHECK_EVERY == 0:
+            self.check_losses()
+        if self.loggers and self.run_step % self.trainer.log_every_n_steps == 0:
+            values = {
+                "loss": float(loss),
+                "stage": self.stage.index,
+                "learning_rate": self.lr_schedulers().get_last_lr()[0],
+            }
+            values |= {f"loss/{name}": float(change) for name, change in changes.items()}
+            for logger in self.loggers:
+                logger.log_metrics(values, step=self.run_step)
+
+    def on_train_end(self) -> None:
+        self.check_losses()
+
+    def check_losses(self) -> None:
+        """Look at the losses since the last look.
+
+        Raises:
+            DivergedError: one of them is NaN or infinite.
+        """
+        recent = self.losses[-self.CHECK_EVERY :]
+        finite = torch.isfinite(torch.stack(recent)) if recent else torch.ones(1, dtype=torch.bool)
+        if not finite.all():
+            step = len(self.losses) - len(recent) + int((~finite).nonzero()[0]) + 1
+            value = float(self.losses[step - 1])
+            raise DivergedError(
+                f"stage {self.stage.index} ({self.stage.task.name}): the loss became {value} at step {step}. "
+                "Lower the learning rate, add warm-up, or clip the gradient harder"
+            )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.settings
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ConfigError("nothing to train: every parameter of the model is frozen")
+        options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        kind = getattr(torch.optim, settings.optimizer)
+        if "fused" in inspect.signature(kind).parameters and all(p.is_floating_point() for p in parameters):
+            options["fused"] = True  # the same arithmetic in one kernel
+        optimizer = kind(parameters, **options)
+        steps = self.trainer.estimated_stepping_batches
+        scheduler = get_scheduler(
+            "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+            optimizer,
+            num_warmup_steps=round(settings.warmup * steps),
+            num_training_steps=steps,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def answer_weight(batch: Batch) -> torch.Tensor:
+    """The number of answer tokens of a batch, each counted with its row's weight; 0-dim."""
+    return ((batch["labels"] != IGNORED).sum(1) * batch["weight"]).sum()
+
+
+def row_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The negative log-likelihood of each row's answer.
+
+    Args:
+        logits: (B, K, vocabulary).
+        targets: (B, K), ``IGNORED`` where nothing is asked for.
+
+    Returns:
+        (B,), sums over the answer's tokens, in nats, computed in float32.
+    """
+    losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view_as(targets).sum(1)

@@ -1,0 +1,235 @@
+"""One pass through the stages of a run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from lifelong import models
+from lifelong.errors import RunError
+from lifelong.evaluation import Answers, evaluate_task
+from lifelong.folder import RunFolder, write_rows
+from lifelong.learner import Learner
+from lifelong.libraries import interruptible
+from lifelong.progress import Reporter, StepProgress
+from lifelong.strategies.base import Stage
+
+if TYPE_CHECKING:
+    from lifelong.experiment import Experiment
+
+
+class Loop:
+    """One pass through the stages that a folder lacks."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, stages: list[Stage], reporter: Reporter) -> None:
+        self.experiment, self.folder, self.stages, self.reporter = experiment, folder, stages, reporter
+        model, tokenizer = models.load_model(
+            experiment.model,
+            experiment.adapter,
+            dtype=experiment.dtype,
+            revision=experiment.revision,
+            gradient_checkpointing=experiment.gradient_checkpointing,
+            trust_remote_code=experiment.trust_remote_code,
+            seed=experiment.seed,
+        )
+        self.learner = Learner(
+            model,
+            tokenizer,
+            experiment.training,
+            experiment.strategies,
+            experiment.template,
+            experiment.max_length,
+            experiment.train_book,
+            experiment.seed,
+        )
+
+    def run(self) -> None:
+        done = self.folder.committed()
+        if done < 0:
+            self._stage_zero()
+        elif done > 0:
+            self._restore(done)
+        for stage in self.stages[max(done, 0) :]:
+            self._stage(stage)
+
+    def _stage_zero(self) -> None:
+        trainer = self.trainer(epochs=1, log=False)
+        with self.folder.commit(0) as path:
+            self._evaluate(0, path, trainer.strategy.root_device, {"train_seconds": 0.0, "steps": 0})
+        self._report(0)
+
+    def _stage(self, stage: Stage) -> None:
+        learner, strategies = self.learner, self.experiment.strategies
+        learner.encoder.counts.clear()
+        loader = learner.begin_stage(stage)
+        settings = learner.settings
+        self.reporter.begin(self._title(stage.index, "learning"), len(loader) * settings.epochs)
+        for strategy in strategies:
+            strategy.before_stage(learner, stage)
+        # Hugging Face models load in eval mode, Lightning keeps the mode, and evaluation has just left it
+        learner.train()
+        trainer = self.trainer(settings.epochs)
+        started = time.perf_counter()
+        with interruptible(trainer):
+            trainer.fit(learner, loader)
+        costs = {
+            "train_seconds": round(time.perf_counter() - started, 3),
+            "steps": len(learner.losses),
+            "train_rows": len(stage.train),
+        }
+        for strategy in strategies:
+            strategy.after_stage(learner, stage)
+        with self.folder.commit(stage.index) as path:
+            self._save(path)
+            (path / "losses.json").write_text(json.dumps([round(float(loss), 6) for loss in learner.losses]))
+            self._evaluate(stage.index, path, trainer.strategy.root_device, costs)
+        self._report(stage.index)
+
+    def trainer(self, epochs: int, log: bool = True) -> Trainer:
+        """A fresh Trainer: a used one would train nothing, and a used EarlyStopping would stop every later stage."""
+        experiment = self.experiment
+        callbacks = [*experiment.strategies, StepProgress(self.reporter), *copy.deepcopy(list(experiment.callbacks))]
+        defaults = {
+            "devices": 1,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "log_every_n_steps": 10,
+        }
+        return Trainer(
+            max_epochs=epochs,
+            callbacks=callbacks,
+            logger=copy.deepcopy(list(experiment.loggers)) if log and experiment.loggers else False,
+            use_distributed_sampler=False,
+            **defaults | experiment.trainer,
+        )
+
+    # ------------------------------------------------------------------ measuring
+
+    def _evaluate(self, index: int, path: Path, device: torch.device, costs: dict[str, Any]) -> None:
+        """Ask what is to be asked after stage ``index``, and write answers and costs."""
+        settings, learner = self.experiment.evaluate, self.learner
+        started = time.perf_counter()
+        learner.to(device)  # the Trainer's teardown left it on the CPU
+        asked = [
+            (task, policy)
+            for number, task in enumerate(self.experiment.tasks, start=1)
+            if (policy := settings.asks(number, index, len(self.stages))) != "none"
+        ]
+        splits = ("test", "probe") if settings.probes else ("test",)
+        total = sum(
+            len(task.test) + (sum(map(len, task.test["probes"])) if settings.probes else 0) for task, _ in asked
+        )
+        self.reporter.begin(self._title(index, "asking"), total * len(settings.books))
+        results = []
+        for task, policy in asked:
+            for book in settings.books:
+                for split in splits:
+                    answers = evaluate_task(
+                        learner, task, settings, split, book, policy == "sample", self.reporter.advance
+                    )
+                    if answers is not None:
+                        results.append(answers)
+        _write_answers(path, index, results)
+        trainable, total_parameters = models.count_parameters(learner.model)
+        costs |= {
+            "evaluate_seconds": round(time.perf_counter() - started, 3),
+            "trainable_parameters": trainable,
+            "total_parameters": total_parameters,
+            "strategy_bytes": _bytes_below(path / "strategies"),
+            "peak_memory_bytes": _peak_memory(device),
+            "shortened": dict(learner.encoder.counts),
+        }
+        (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
+
+    def _title(self, index: int, doing: str) -> str:
+        if index == 0:
+            return f"untrained model: {doing}"
+        return f"stage {index}/{len(self.stages)} {self._name(index)}: {doing}"
+
+    def _name(self, index: int) -> str:
+        return self.stages[index - 1].task.name if len(self.stages) == len(self.experiment.tasks) else "all tasks"
+
+    def _report(self, index: int) -> None:
+        """A line with what is known now, and one for what was shortened or missing."""
+        self._write_status("running", index)
+        costs = self.folder.costs()[index]
+        title = "untrained" if index == 0 else f"after {index}/{len(self.stages)} {self._name(index)}"
+        book = self.experiment.evaluate.books[0]
+        rows = [row for row in self.folder.rows() if row["stage"] == index and row["pass"] == book]
+        scores = "  ".join(f"{row['task']} {row['score']:.2f}" for row in rows if row["split"] == "test")
+        seconds = costs["train_seconds"] + costs["evaluate_seconds"]
+        self.reporter.line(f"[bold]{title}[/bold]  {scores}  [dim]({seconds:.0f} s)[/dim]")
+        if costs["shortened"]:
+            counts = ", ".join(f"{count} {what}" for what, count in costs["shortened"].items())
+            self.reporter.line(f"  [yellow]to fit {self.learner.encoder.max_length} tokens: {counts}[/yellow]")
+
+    def _write_status(self, state: str, index: int) -> None:
+        self.folder.write_json("status.json", {"state": state, "stage": index, "stages": len(self.stages)})
+
+    # ------------------------------------------------------------------ keeping
+
+    def _save(self, path: Path) -> None:
+        """Weights and strategies' state, before evaluation: what is asked is what is kept."""
+        learner = self.learner
+        if isinstance(learner.model, PeftModel):
+            learner.model.save_pretrained(path / "adapter", save_embedding_layers=False)
+        else:
+            learner.model.save_pretrained(path / "model")
+        (path / "strategies").mkdir()
+        for strategy in learner.strategies:
+            torch.save(strategy.state_dict(), path / "strategies" / f"{strategy.state_key}.pt")
+        (path / "position.json").write_text(json.dumps({"run_step": learner.run_step}))
+
+    def _restore(self, index: int) -> None:
+        """Put the learner into the state that it had after stage ``index``."""
+        learner, path = self.learner, self.folder.stage(index)
+        if isinstance(learner.model, PeftModel):
+            weights = load_file(path / "adapter" / "adapter_model.safetensors")
+            missing = set(get_peft_model_state_dict(learner.model, save_embedding_layers=False)) - set(weights)
+            if missing:
+                raise RunError(f"{path / 'adapter'} lacks weights, the first is {sorted(missing)[0]}")
+            set_peft_model_state_dict(learner.model, weights)
+        else:
+            kept, _ = models.load_model(str(path / "model"), dtype=self.experiment.dtype)
+            learner.model.load_state_dict(kept.state_dict())
+        for strategy in learner.strategies:
+            file = path / "strategies" / f"{strategy.state_key}.pt"
+            strategy.load_state_dict(torch.load(file, weights_only=True))
+        learner.run_step = json.loads((path / "position.json").read_text())["run_step"]
+
+
+def _write_answers(path: Path, stage: int, results: Sequence[Answers]) -> None:
+    (path / "predictions").mkdir()
+    rows = []
+    for answers in results:
+        place = {"stage": stage, "task": answers.task, "split": answers.split, "pass": answers.book}
+        measured = {name: getattr(answers, name) for name in ("metric", "score", "count", "sampled", "seconds")}
+        rows.append(place | measured)
+        file = path / "predictions" / f"{answers.task}.{answers.split}.{answers.book}.jsonl"
+        lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in answers.predictions)
+        file.write_text(lines, encoding="utf-8")
+    write_rows(path / "rows.csv", rows)
+
+
+def _bytes_below(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of the device where it counts them, else the largest resident size of this process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

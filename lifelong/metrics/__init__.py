@@ -1,0 +1,28 @@
+"""What a run has learned and forgotten: the accuracy matrix, the figures derived from it, and scores of single answers.
+
+The pure functions are in :mod:`lifelong.metrics.functional`, the scores of one answer in
+:mod:`lifelong.metrics.answers`. The package loads its modules on first use, so that scoring answers needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lifelong.metrics.accuracy_matrix import AccuracyMatrix
+    from lifelong.metrics.figures import Figure
+
+__all__ = ["AccuracyMatrix", "Figure"]
+
+_HOMES = {"AccuracyMatrix": "lifelong.metrics.accuracy_matrix", "Figure": "lifelong.metrics.figures"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,140 @@
+"""A matrix of scores as a picture that can be read without colour, in print and by the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch, Rectangle
+
+_OWN_STAGE = "#d55e00"
+_LONGEST_NAME = 28
+
+
+def draw_heatmap(
+    R: np.ndarray,
+    tasks: Sequence[str],
+    stages: Sequence[str],
+    score: str = "exact_match",
+    sampled: np.ndarray | None = None,
+    higher_is_better: bool = True,
+    ax: Axes | None = None,
+) -> tuple[Figure, Axes]:
+    """Draw scores as a heat map: values written in the cells, holes hatched, each task's own stage outlined.
+
+    The colour map is cividis, made for colour-blind readers; bright is good. Scores between 0 and 1 are always drawn on
+    the scale from 0 to 1, so that two pictures can be compared; a score of which lower is better on a logarithmic one.
+    matplotlib's global state and back end stay untouched, so that no display is needed.
+
+    Args:
+        R: (stages + 1, tasks), row 0 the untrained model, NaN where nothing was measured.
+        tasks: (tasks,), the columns' names; long ones lose their middle.
+        stages: (stages + 1,), the rows' names.
+        score: what the cells hold, the name of the colour bar.
+        sampled: (stages + 1, tasks), bool; such cells get an asterisk.
+        higher_is_better: whether a larger score is a better one.
+        ax: axes to draw on; without them a new figure is made, sized by the number of tasks.
+
+    Returns:
+        the figure and its axes.
+    """
+    rows, columns = R.shape
+    if ax is None:
+        longest = min(max(map(len, [*tasks, *stages])), _LONGEST_NAME) * 0.075
+        size = (max(4.5, 0.62 * columns + longest + 1.7), max(3.0, 0.42 * rows + longest * 0.75 + 1.2))
+        ax = Figure(figsize=size, layout="constrained").add_subplot()
+
+    measured = R[~np.isnan(R)]
+    image = ax.imshow(
+        np.ma.masked_invalid(R),
+        cmap="cividis" if higher_is_better else "cividis_r",
+        norm=_scale(measured, higher_is_better),
+        aspect="auto",
+    )
+    for row, column in np.ndindex(rows, columns):
+        if np.isnan(R[row, column]):
+            ax.add_patch(_cell(row, column, facecolor="0.95", edgecolor="0.6", linewidth=0, hatch="////"))
+        else:
+            _write(ax, image, row, column, R[row, column], sampled is not None and bool(sampled[row, column]))
+    if rows == columns + 1:
+        for task in range(columns):
+            ax.add_patch(
+                _cell(task + 1, task, fill=False, edgecolor=_OWN_STAGE, linewidth=2.2, zorder=3, clip_on=False)
+            )
+
+    ax.set_xticks(range(columns), [_cut(task) for task in tasks], rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(rows), [_cut(stage) for stage in stages])
+    ax.set_xticks(np.arange(columns - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
+    ax.grid(which="minor", color="white", linewidth=1)
+    ax.tick_params(which="both", length=0)
+    ax.set_xlabel("task")
+    ax.set_ylabel("after stage")
+    figure = ax.get_figure()
+    figure.colorbar(image, ax=ax, label=f"{score}{'' if higher_is_better else ' (lower is better)'}")
+    _explain(ax, R, own_stage=rows == columns + 1, sampled=sampled is not None and bool(sampled.any()))
+    return figure, ax
+
+
+def _scale(measured: np.ndarray, higher_is_better: bool) -> Normalize:
+    if not measured.size or (higher_is_better and measured.min() >= 0 and measured.max() <= 1):
+        return Normalize(0, 1)
+    low, high = measured.min(), measured.max()
+    # An untrained model's perplexity is thousands of times a trained one's: on a linear scale all else looks alike.
+    logarithmic = not higher_is_better and 0 < low < high
+    return LogNorm(low, high) if logarithmic else Normalize(low, high)
+
+
+def _write(ax: Axes, image: AxesImage, row: int, column: int, value: float, sampled: bool) -> None:
+    red, green, blue, _ = image.cmap(image.norm(value))
+    light = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    luminance = float(np.dot([0.2126, 0.7152, 0.0722], light))
+    # Black and white contrast equally at this luminance (WCAG 2.1: (L + .05) / .05 = 1.05 / (L + .05)).
+    colour = "black" if luminance > 0.179 else "white"
+    ax.text(column, row, format_score(value) + "*" * sampled, ha="center", va="center", color=colour, fontsize=8)
+
+
+def format_score(value: float) -> str:
+    """Return a score in the few characters that fit a cell.
+
+    >>> [format_score(value) for value in (0.8333, 41.25, 1234.5, 1234567.0)]
+    ['0.83', '41.2', '1234', '1e+06']
+    """
+    size = abs(value)
+    return (
+        f"{value:.2f}"
+        if size < 10
+        else f"{value:.1f}"
+        if size < 100
+        else f"{value:.0f}"
+        if size < 1e4
+        else f"{value:.0e}"
+    )
+
+
+def _explain(ax: Axes, R: np.ndarray, own_stage: bool, sampled: bool) -> None:
+    marks = []
+    if own_stage:
+        marks.append(Patch(facecolor="none", edgecolor=_OWN_STAGE, linewidth=2, label="own stage"))
+    if np.isnan(R).any():
+        marks.append(Patch(facecolor="0.95", edgecolor="0.6", hatch="////", label="not measured"))
+    if sampled:
+        marks.append(Patch(facecolor="none", edgecolor="none", label="* on a sample"))
+    if marks:
+        ax.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
+
+
+def _cell(row: int, column: int, **look: object) -> Rectangle:
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, **look)
+
+
+def _cut(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name
+    # The end stays, since that is where generated names differ: "... part 1", "... part 2".
+    tail = _LONGEST_NAME // 3
+    return f"{name[: _LONGEST_NAME - tail - 1].rstrip()}…{name[-tail:].lstrip()}"

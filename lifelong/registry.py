@@ -1,0 +1,219 @@
+"""From the name of a class or function in a configuration to the thing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from lifelong.errors import ConfigError, LifelongError, suggestion
+from lifelong.tasks import TaskStream
+
+# packages whose code a configuration may name without being allowed to: lifelong imports them anyway
+TRUSTED = ("lifelong", "streams", "peft")
+STREAM_ENTRY_POINTS = "lifelong.streams"
+SAVED_STREAM = "lifelong.TaskStream.load"
+_FILES: dict[str, str] = {}  # name of a module made from a file -> the file as it was written
+
+
+def find(reference: str, where: str, packages: tuple[str, ...] = (), trust: bool = True) -> Any:
+    """The class or function that a configuration names.
+
+    Args:
+        reference: ``"package.module.Name"``, ``"path/to/file.py:Name"``, or the bare name of something that one of
+            ``packages`` exports.
+        where: the key, for messages.
+        packages: searched for bare names, and for the nearest name when nothing is found.
+        trust: allow code outside of ``TRUSTED`` to be imported.
+
+    Raises:
+        ConfigError: there is no such thing, or it must not be imported.
+    """
+    if ".py:" in reference:
+        file, _, name = reference.rpartition(":")
+        _allow(trust, where, reference)
+        return _attribute(_module_of_file(file, where), name, where, reference, ())
+    module, _, name = reference.rpartition(".")
+    for package in packages if not module else ():
+        if hasattr(importlib.import_module(package), name):
+            return getattr(importlib.import_module(package), name)
+    if not module:
+        raise ConfigError(f"{where}: there is no {name!r}{suggestion(name, _exported(packages))}")
+    if module.split(".")[0] not in TRUSTED and module not in _FILES:
+        _allow(trust, where, reference)
+    owner = _import_longest(module, where, reference, packages)
+    return _attribute(owner, name, where, reference, packages)
+
+
+def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, skip: tuple[str, ...] = ()) -> Any:
+    """Call a class or function with arguments from a configuration, checked against its types by jsonargparse.
+
+    Args:
+        target: what to call.
+        arguments: plain values by name.
+        where: the key, for messages.
+        skip: arguments that are passed as they are.
+
+    Raises:
+        ConfigError: an argument is unknown, missing, or of another type.
+    """
+    names = [
+        name
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    prefix = f"{where}." if where else ""
+    for name in arguments:
+        if name not in names:
+            raise ConfigError(f"{prefix}{name}: there is no such setting{suggestion(name, names)}")
+    parser = ArgumentParser(exit_on_error=False)
+    if inspect.isclass(target):
+        parser.add_class_arguments(target, skip=set(skip), fail_untyped=False)
+    else:
+        parser.add_function_arguments(target, skip=set(skip), fail_untyped=False)
+    plain = {name: value for name, value in arguments.items() if name not in skip}
+    try:
+        checked = parser.instantiate(parser.parse_object(plain))
+    except (ArgumentError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(f"{where + ': ' if where else ''}{message}") from None
+    given = {name: value for name, value in vars(checked).items() if name in plain}
+    try:
+        return target(**given, **{name: value for name, value in arguments.items() if name in skip})
+    except LifelongError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def build(specification: Any, where: str, packages: tuple[str, ...], trust: bool = True) -> Any:
+    """An object from ``{class_path: ..., init_args: {...}}`` or the bare class path; anything else stays as it is."""
+    if isinstance(specification, str):
+        specification = {"class_path": specification}
+    if not isinstance(specification, Mapping):
+        return specification
+    unknown = [key for key in specification if key not in ("class_path", "init_args")]
+    if unknown or "class_path" not in specification:
+        raise ConfigError(f"{where}: needs class_path and, where wanted, init_args; got {sorted(specification)}")
+    target = find(specification["class_path"], f"{where}.class_path", packages, trust)
+    return call(target, specification.get("init_args") or {}, f"{where}.init_args")
+
+
+def find_stream(stream: TaskStream | str | Mapping[str, Any], trust: bool = True) -> Callable[..., TaskStream]:
+    """The function that makes a stream, without calling it.
+
+    Args:
+        stream: a stream, ``"streams.world_facts"`` or bare ``"world_facts"``, ``"path/to/my_stream.py:my_function"``, a
+            name that another package registered, or one of these as ``class_path`` beside its ``init_args``.
+        trust: as for ``find``.
+
+    Raises:
+        ConfigError: there is no such stream.
+    """
+    if isinstance(stream, TaskStream):
+        return lambda: stream
+    reference = stream if isinstance(stream, str) else stream.get("class_path", "")
+    registered = {point.name: point.value for point in entry_points(group=STREAM_ENTRY_POINTS)}
+    reference = registered.get(reference, reference).replace(":", ".") if reference in registered else reference
+    return find(reference, "stream", ("streams",), trust)
+
+
+def resolve_stream(stream: TaskStream | str | Mapping[str, Any]) -> TaskStream:
+    """The stream itself, whatever way it was named; as ``find_stream``.
+
+    Raises:
+        ConfigError: there is no such stream, its arguments do not fit, or what was named made something else.
+    """
+    arguments = stream.get("init_args") or {} if isinstance(stream, Mapping) else {}
+    built = call(find_stream(stream), arguments, "stream.init_args")
+    if not isinstance(built, TaskStream):
+        raise ConfigError(f"stream: {stream!r} made a {type(built).__name__}, not a TaskStream")
+    return built
+
+
+def stream_catalogue() -> dict[str, Callable[..., TaskStream]]:
+    """The functions of all known streams by the name that a configuration uses."""
+    streams = importlib.import_module("streams")
+    own = {f"streams.{name}": getattr(streams, name) for name in streams.__all__}
+    return own | {point.name: point.load() for point in entry_points(group=STREAM_ENTRY_POINTS)}
+
+
+def reference_to(thing: type | Callable[..., Any]) -> str:
+    """The shortest name under which ``find`` gives ``thing``."""
+    module, name = thing.__module__, thing.__qualname__
+    if module in _FILES:
+        return f"{_FILES[module]}:{name}"
+    parts = module.split(".")
+    for size in range(1, len(parts) + 1):
+        package = ".".join(parts[:size])
+        if getattr(sys.modules.get(package), name, None) is thing:
+            return f"{package}.{name}"
+    return f"{module}.{name}"
+
+
+def _allow(trust: bool, where: str, reference: str) -> None:
+    if not trust:
+        raise ConfigError(
+            f"{where}: {reference!r} is code from outside of lifelong. Look at it, and use --trust to let it run"
+        )
+
+
+def _module_of_file(file: str, where: str) -> ModuleType:
+    path = Path(file).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"{where}: there is no file {file!r}")
+    name = f"lifelong_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = module  # before it runs, so that dataclasses in it find their module
+        try:
+            specification.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        _FILES[name] = file
+    return sys.modules[name]
+
+
+def _import_longest(module: str, where: str, reference: str, packages: tuple[str, ...]) -> Any:
+    """Import ``module``, whose last parts may be attributes such as a class."""
+    parts = module.split(".")
+    for size in range(len(parts), 0, -1):
+        name = ".".join(parts[:size])
+        try:
+            owner: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and not (name + ".").startswith(error.name + "."):
+                raise  # the module is there, and something that it needs is not
+            continue
+        for part in parts[size:]:
+            owner = _attribute(owner, part, where, reference, packages)
+        return owner
+    raise ConfigError(f"{where}: there is no {reference!r}{suggestion(reference, _qualified(packages))}")
+
+
+def _attribute(owner: Any, name: str, where: str, reference: str, packages: tuple[str, ...]) -> Any:
+    if not hasattr(owner, name):
+        options = _qualified(packages) if packages else [key for key in vars(owner) if not key.startswith("_")]
+        raise ConfigError(f"{where}: there is no {reference!r}{suggestion(reference if packages else name, options)}")
+    return getattr(owner, name)
+
+
+def _exported(packages: tuple[str, ...]) -> list[str]:
+    return [name for package in packages for name in getattr(importlib.import_module(package), "__all__", ())]
+
+
+def _qualified(packages: tuple[str, ...]) -> list[str]:
+    return [
+        f"{package}.{name}" for package in packages for name in getattr(importlib.import_module(package), "__all__", ())
+    ]

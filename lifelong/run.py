@@ -1,0 +1,207 @@
+"""The results of a run, as read from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lifelong.errors import ConfigError, RunError, suggestion
+from lifelong.folder import RunFolder, write_rows
+from lifelong.metrics.accuracy_matrix import AccuracyMatrix
+from lifelong.metrics.figures import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+
+class Run:
+    """What a run measured; everything is read from the stages in its folder::
+
+        config.yaml        fully resolved; `lifelong run` on it repeats the run
+        environment.json   versions, hardware, git commit, the stream's names, metrics and fingerprint
+        status.json        running | done | diverged | failed, the stage, and why
+        stages/<k>/        adapter/ or model/, strategies/, rows.csv, predictions/<task>.<split>.<pass>.jsonl,
+                           costs.json, manifest.json; stage 0 is the untrained model
+        matrix.csv, metrics.json, matrix.png    views, rebuilt from the stages
+
+    Args:
+        folder: an existing run folder.
+
+    Raises:
+        RunError: the folder is no run folder, or has been damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = RunFolder(folder)
+        self.config = self.folder.config()
+        self.environment = self.folder.read_json("environment.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """The run in a folder."""
+        return cls(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status.get('state', 'unknown')})"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """``state``, ``stage`` (the last one committed), ``stages`` and, where there is one, ``reason``."""
+        return self.folder.read_json("status.json")
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the stream's tasks, in their order."""
+        return [task["name"] for task in self.environment["tasks"]]
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Every measured cell: stage, task, split, pass, metric, score, count, sampled, seconds."""
+        return pd.DataFrame(self.folder.rows())
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """Test scores in the first pass of the run."""
+        return self.matrix_of()
+
+    def matrix_of(self, split: str = "test", book: str | None = None, metric: str | None = None) -> AccuracyMatrix:
+        """The accuracy matrix of one split and pass.
+
+        Args:
+            split: ``"test"`` or ``"probe"``.
+            book: a pass of the run; its first one by default.
+            metric: ``"perplexity"`` for the tasks measured in it; otherwise all tasks measured in something else,
+                which have scores that may be averaged.
+
+        Raises:
+            ConfigError: nothing was measured there.
+        """
+        book = book or self.books[0]
+        perplexity = metric == "perplexity"
+        if metric is None:
+            perplexity = all(task["metric"] == "perplexity" for task in self.environment["tasks"])
+        tasks = [task["name"] for task in self.environment["tasks"] if (task["metric"] == "perplexity") == perplexity]
+        names = {task["metric"] for task in self.environment["tasks"] if task["name"] in tasks}
+        rows = [
+            row
+            for row in self.rows.to_dict("records")
+            if row["split"] == split and row["pass"] == book and row["task"] in tasks
+        ]
+        if not rows:
+            there = {f"{row.split}/{row[4]}" for row in self.rows.itertuples()} if len(self.rows) else set()
+            raise ConfigError(f"the run measured no {split}/{book}{suggestion(f'{split}/{book}', there)}")
+        stages = self._stages if len(tasks) == len(self.tasks) else None
+        if stages is None and self._stages == len(self.tasks):
+            rows, stages = self._own_stages(rows, tasks)
+        cells = [(row["stage"], row["task"], row["score"], row["count"], row["sampled"]) for row in rows]
+        return AccuracyMatrix.from_cells(
+            tasks, stages or self._stages, cells, name=names.pop() if len(names) == 1 else "score"
+        )
+
+    def _own_stages(self, rows: list[dict[str, Any]], tasks: list[str]) -> tuple[list[dict[str, Any]], int]:
+        """Rows after the stages of some tasks only, renumbered: a matrix has one stage per task it shows."""
+        numbers = {0: 0, **{self.tasks.index(task) + 1: number for number, task in enumerate(tasks, start=1)}}
+        return [row | {"stage": numbers[row["stage"]]} for row in rows if row["stage"] in numbers], len(tasks)
+
+    @property
+    def books(self) -> list[str]:
+        """The passes of the run; the first is the one that it is summarised by."""
+        return list(self.config["evaluate"]["books"])
+
+    @property
+    def _stages(self) -> int:
+        return self.environment["stages"]
+
+    def figures(self, joint: Run | None = None) -> list[dict[str, Any]]:
+        """Every derived figure of every split, pass and kind of score.
+
+        Args:
+            joint: a run of the same stream with ``Joint``, the reference of intransigence.
+
+        Returns:
+            Mappings with ``name, value, definition, source, reason, split, pass, metric``; an undefined figure has the
+            value ``None`` and a reason.
+        """
+        result = []
+        kinds = sorted(
+            {"perplexity" if task["metric"] == "perplexity" else "score" for task in self.environment["tasks"]},
+            reverse=True,
+        )
+        for split, book in self.rows[["split", "pass"]].drop_duplicates().itertuples(index=False):
+            for kind in kinds:
+                matrix = self._matrix_or_none(split, book, kind)
+                if matrix is None:
+                    continue
+                reference = None
+                if joint is not None and kind != "perplexity":
+                    reference = joint.matrix_of(split, book, kind).matrix[-1]
+                for figure in matrix.figures(reference):
+                    result.append(_entry(figure) | {"split": split, "pass": book, "metric": matrix.name})
+        return result
+
+    def _matrix_or_none(self, split: str, book: str, kind: str) -> AccuracyMatrix | None:
+        try:
+            return self.matrix_of(split, book, kind)
+        except ConfigError:  # probes exist for some kinds of task only
+            return None
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The figures of ``matrix`` by name; undefined ones are ``None`` (``figures`` says why)."""
+        return {figure.name: figure.value for figure in self.matrix.figures()}
+
+    @property
+    def costs(self) -> list[dict[str, Any]]:
+        """Per stage, from 0: seconds, steps, parameters, memory, and what was cut or dropped."""
+        return self.folder.costs()
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score."""
+        tables = []
+        for index in range(self.folder.committed() + 1):
+            for path in sorted((self.folder.stage(index) / "predictions").glob("*.jsonl")):
+                task, split, book = path.stem.rsplit(".", 2)
+                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+                place = {"stage": index, "task": task, "split": split, "pass": book}
+                tables.append(pd.DataFrame([place | row for row in rows]))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def plot(self, kind: str = "matrix", **options: Any) -> Picture:
+        """Draw the run.
+
+        Args:
+            kind: ``"matrix"``: the accuracy matrix as a heat map.
+            **options: ``split``, ``book`` and ``metric`` as for ``matrix_of``.
+        """
+        if kind != "matrix":
+            raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, ['matrix'])}")
+        figure, _ = self.matrix_of(**options).plot()
+        return figure
+
+    def write_views(self) -> None:
+        """Write ``matrix.csv``, ``metrics.json`` and ``matrix.png`` anew from the stages."""
+        if self.folder.committed() < 0:
+            raise RunError(f"{self.path} has no finished stage yet")
+        write_rows(self.path / "matrix.csv", self.folder.rows())
+        self.folder.write_json("metrics.json", self.figures())
+        self.plot("matrix").savefig(self.path / "matrix.png", dpi=150, bbox_inches="tight")
+
+
+def _entry(figure: Figure) -> Mapping[str, Any]:
+    return {
+        "name": figure.name,
+        "value": figure.value,
+        "definition": figure.definition,
+        "source": figure.source,
+        "reason": figure.reason,
+    }

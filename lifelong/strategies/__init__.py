@@ -1,0 +1,9 @@
+"""Continual-learning methods, one file each. All of them compose; see ``lifelong.strategies.base`` for the contract."""
+
+from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.cumulative import Cumulative
+from lifelong.strategies.joint import Joint
+from lifelong.strategies.naive import Naive
+from lifelong.strategies.replay import Replay
+
+__all__ = ["Cumulative", "Joint", "Naive", "Replay", "Stage", "Strategy"]

@@ -1,0 +1,147 @@
+"""The contract of a continual-learning method, and the stage that it is told about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from datasets import Dataset, concatenate_datasets
+from lightning.pytorch import Callback
+
+from lifelong.errors import ConfigError
+from lifelong.randomness import derived_generator
+from lifelong.tasks import Task
+
+if TYPE_CHECKING:
+    from lifelong.learner import Learner
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Where a run stands: one task about to be learned, being learned, or just learned.
+
+    Args:
+        index: 1 for the first stage, as in the rows of the accuracy matrix (0 is the untrained model).
+        task: the task of this stage.
+        train: rows to train on: the task's own unless a strategy planned otherwise. Beside an example's fields each
+            row has ``task`` and ``kind``.
+        validation: rows for decisions during training, in the same form, or ``None``.
+        earlier: the tasks learned before, oldest first.
+        seed: the run's seed.
+    """
+
+    index: int
+    task: Task
+    train: Dataset
+    validation: Dataset | None = None
+    earlier: tuple[Task, ...] = ()
+    seed: int = 0
+
+    @classmethod
+    def of(cls, task: Task, index: int, earlier: Sequence[Task] = (), seed: int = 0) -> Stage:
+        """The stage that trains on one task's own rows."""
+        validation = None if task.validation is None else labelled(task, task.validation)
+        return cls(index, task, labelled(task, task.train), validation, tuple(earlier), seed)
+
+    def with_rows_of(self, stages: Sequence[Stage]) -> Stage:
+        """This stage, training on the rows of all the given stages."""
+        validation = [stage.validation for stage in stages if stage.validation is not None]
+        return replace(
+            self,
+            train=concatenate_datasets([stage.train for stage in stages]),
+            validation=concatenate_datasets(validation) if validation else None,
+        )
+
+    def generator(self, name: str) -> torch.Generator:
+        """A fresh generator for the component called ``name`` in this stage; the same one whenever it is asked for."""
+        return derived_generator(self.seed, "stage", self.index, name)
+
+
+def labelled(task: Task, rows: Dataset) -> Dataset:
+    """The rows of one task, each saying which task it belongs to and of what kind that is."""
+    return rows.add_column("task", [task.name] * len(rows)).add_column("kind", [task.kind] * len(rows))
+
+
+class Strategy(Callback):
+    """One continual-learning method: a Lightning callback with six hooks more, each of which does nothing by default.
+
+    Any number of strategies run together, in the order in which they were given. Everything that a strategy must
+    remember from stage to stage goes through ``state_dict`` and ``load_state_dict``, as tensors and JSON values.
+    Constructor arguments are kept as attributes of the same names, from which the run's configuration is written.
+
+    Args:
+        name: tells two strategies of one class apart; given automatically where it is needed.
+
+    Attributes:
+        conflicts: names of strategies (``Replay``) that it cannot run with, and why; checked before training.
+    """
+
+    conflicts: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+
+    @property
+    def state_key(self) -> str:
+        """Class plus name: where this strategy's state is kept."""
+        return type(self).__name__ + (f"-{self.name}" if self.name else "")
+
+    def plan(self, stages: Sequence[Stage]) -> Sequence[Stage]:
+        """Once per run: what each stage trains on. Returns the stages to run."""
+        return stages
+
+    def before_stage(self, learner: Learner, stage: Stage) -> None:
+        """About to meet a task. Must be repeatable: a resumed run calls it again on the previous stage's state."""
+
+    def extend_batch(self, learner: Learner, batch: dict[str, Any]) -> dict[str, Any]:
+        """Before each forward pass: add rows to a batch (see ``Learner.extend``). Returns the batch to use."""
+        return batch
+
+    def loss(self, learner: Learner, batch: dict[str, Any], outputs: Any, loss: torch.Tensor) -> torch.Tensor:
+        """After each forward pass: add to the loss or replace it.
+
+        Args:
+            learner: what is being trained.
+            batch: of B rows, as made by ``lifelong.data.collate``, with ``targets`` of shape (B, K): the token that
+                each of the K positions of ``outputs.logits`` should predict, ``-100`` where none is asked for.
+            outputs: of the model; ``logits`` has the shape (B, K, vocabulary).
+            loss: 0-dim; the mean over micro-batches of what is returned here is the loss of the optimiser step.
+
+        Returns:
+            0-dim tensor; the difference to ``loss`` is logged under the strategy's ``state_key``.
+        """
+        return loss
+
+    def after_stage(self, learner: Learner, stage: Stage) -> None:
+        """The stage has been learned; evaluation is about to begin."""
+
+    def answering(self, learner: Learner, examples: Sequence[Mapping[str, Any]]) -> AbstractContextManager[None]:
+        """A context in which the given examples are answered."""
+        return nullcontext()
+
+
+def prepare(strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
+    """Check that strategies can run together, and tell those of one class apart by name.
+
+    Raises:
+        ConfigError: two declare a conflict, or two of a class were given the same name.
+    """
+    for strategy in strategies:
+        for other in strategies:
+            reason = strategy.conflicts.get(type(other).__name__)
+            if reason and other is not strategy:
+                raise ConfigError(
+                    f"strategies: {type(strategy).__name__} and {type(other).__name__} cannot run together: {reason}"
+                )
+    taken: set[str] = set()
+    for strategy in strategies:
+        if strategy.state_key in taken and strategy.name is not None:
+            raise ConfigError(f"strategies: two are called {strategy.state_key!r}; give each a name of its own")
+        number = 2
+        while strategy.state_key in taken:
+            strategy.name, number = str(number), number + 1
+        taken.add(strategy.state_key)
+    return tuple(strategies)

@@ -1,0 +1,20 @@
+"""Everything at once."""
+
+from collections.abc import Sequence
+
+from lifelong.strategies.base import Stage, Strategy
+
+
+class Joint(Strategy):
+    """Train once on the rows of all tasks together: the usual upper bound, also called multi-task learning.
+
+    The run has one stage, so figures that compare stages are undefined for it; its final accuracies are the reference
+    of intransigence (Chaudhry et al., 2018).
+
+    Cost: all rows must be there at once; one stage as long as all others together.
+    """
+
+    conflicts = {"Cumulative": "both decide what each stage trains on"}
+
+    def plan(self, stages: Sequence[Stage]) -> Sequence[Stage]:
+        return [stages[0].with_rows_of(stages)]

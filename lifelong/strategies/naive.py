@@ -1,0 +1,10 @@
+"""Plain fine-tuning on one task after the other."""
+
+from lifelong.strategies.base import Strategy
+
+
+class Naive(Strategy):
+    """Do nothing against forgetting: the lower bound that every method is measured against.
+
+    Cost: none.
+    """

@@ -1,0 +1,503 @@
+"""Tasks and streams of tasks: what a model is taught, in which order, and what it is asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+
+from lifelong import examples
+from lifelong.errors import DataError, suggestion
+from lifelong.examples import Located, Row
+from lifelong.metrics.answers import resolve_metric
+
+Metric = str | Callable[[str, Mapping[str, Any]], float]
+Rows = Dataset | Iterable[Row]
+KINDS = ("knowledge", "downstream")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One thing to learn: rows to train on and rows to be asked about.
+
+    A *recall* task asks in the test what was taught in training: give the same rows as ``train`` and ``test``, and
+    put other wordings of each question in its ``probes``, which are never trained on and always reported beside.
+
+    Args:
+        name: letters, digits, spaces, ``_``, ``-`` and ``.``; it names columns and files.
+        train: training rows: a ``datasets.Dataset`` or an iterable of mappings with the fields ``question``,
+            ``answers`` (or ``answer``), and optionally ``id``, ``choices``, ``passages``, ``probes``.
+        test: test rows, in the same form.
+        validation: rows for decisions during training; never part of the reported matrix.
+        passages: further texts that belong to the task, for retrieval.
+        kind: ``"knowledge"`` (facts to remember) or ``"downstream"`` (a skill).
+        metric: name of an answer metric (``exact_match``, ``token_f1``, ``contains``, ``rouge_l``), ``"perplexity"``
+            for raw text, or a callable ``(prediction, example) -> float``. Questions with choices are answered by
+            ranking the choices, and scored with the same metric.
+
+    Raises:
+        DataError: naming task, row and field, when a row cannot be used or a split is empty.
+    """
+
+    name: str
+    train: Rows
+    test: Rows
+    validation: Rows | None = None
+    passages: Sequence[str] | None = None
+    kind: Literal["knowledge", "downstream"] = "knowledge"
+    metric: Metric = "exact_match"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.\- ]*", self.name):
+            raise DataError(f"task name {self.name!r}: use letters, digits, spaces, '_', '-' and '.'")
+        if self.kind not in KINDS:
+            raise DataError(f"task {self.name!r}: unknown kind {self.kind!r}{suggestion(self.kind, KINDS)}")
+        if isinstance(self.metric, str) and not self.is_text:
+            try:
+                resolve_metric(self.metric)
+            except ValueError as error:
+                raise DataError(f"task {self.name!r}: {error}") from None
+        for split in ("train", "test", "validation"):
+            rows = getattr(self, split)
+            if rows is None and split == "validation":
+                continue
+            object.__setattr__(self, split, self._checked(split, rows))
+        object.__setattr__(self, "passages", tuple(self.passages or ()))
+
+    def _checked(self, split: str, rows: Rows) -> Dataset:
+        if not (isinstance(rows, Dataset) and rows.features == examples.FEATURES):
+            where = f"task {self.name!r}, {split} row"
+            located = (
+                examples.read_dataset(rows, where) if isinstance(rows, Dataset) else examples.read_rows(rows, where)
+            )
+            rows = examples.build(located, raw_text=self.is_text)
+        if len(rows) == 0:
+            raise DataError(f"task {self.name!r}: the {split} split is empty")
+        return rows
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is raw text, measured in perplexity."""
+        return self.metric == "perplexity"
+
+    @property
+    def metric_name(self) -> str:
+        return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "custom")
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}, train={len(self.train)}, test={len(self.test)}, metric={self.metric_name!r})"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides what is learned and asked."""
+        digest = hashlib.sha256(json.dumps([self.name, self.kind, self.metric_name, self.passages]).encode())
+        for split in (self.train, self.validation, self.test):
+            digest.update(b"\x00split")
+            for row in split or ():
+                digest.update(json.dumps([row[field] for field in examples.FIELDS]).encode())
+        return digest.hexdigest()
+
+    @classmethod
+    def _read(
+        cls,
+        name: str,
+        reader: Callable[[Any], Iterator[Located]],
+        splits: Mapping[str, Any],
+        columns: Mapping[str, str] | None,
+        choices: Sequence[str],
+        **settings: Any,
+    ) -> Task:
+        """Build every split that is given with one reader; all constructors below end here."""
+        raw_text = settings.get("metric") == "perplexity"
+        built = {
+            split: examples.build(reader(source), columns, choices, raw_text)
+            for split, source in splits.items()
+            if source is not None
+        }
+        return cls(name, **built, **settings)
+
+    @classmethod
+    def from_jsonl(
+        cls,
+        name: str,
+        train: str | Path,
+        test: str | Path,
+        validation: str | Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        choices: Sequence[str] = (),
+        **settings: Any,
+    ) -> Task:
+        """Read JSON-lines files.
+
+        Args:
+            name, train, test, validation: the task's name and one file per split.
+            columns: ``{field: column}`` for fields whose column has another name.
+            choices: choices shared by all rows (class names, for example).
+            **settings: ``passages``, ``kind`` and ``metric`` as for ``Task``.
+        """
+        splits = {"train": train, "test": test, "validation": validation}
+        return cls._read(name, examples.read_jsonl, splits, columns, choices, **settings)
+
+    @classmethod
+    def from_csv(
+        cls,
+        name: str,
+        train: str | Path,
+        test: str | Path,
+        validation: str | Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        choices: Sequence[str] = (),
+        delimiter: str = ",",
+        **settings: Any,
+    ) -> Task:
+        """Read CSV files with a header line; arguments as for ``from_jsonl``."""
+        splits = {"train": train, "test": test, "validation": validation}
+        return cls._read(name, lambda path: examples.read_csv(path, delimiter), splits, columns, choices, **settings)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        name: str,
+        train: str | Path,
+        test: str | Path,
+        validation: str | Path | None = None,
+        columns: Mapping[str, str] | None = None,
+        choices: Sequence[str] = (),
+        **settings: Any,
+    ) -> Task:
+        """Read Parquet files; arguments as for ``from_jsonl``."""
+        splits = {"train": train, "test": test, "validation": validation}
+        return cls._read(name, examples.read_parquet, splits, columns, choices, **settings)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        name: str,
+        train: Dataset | DatasetDict,
+        test: Dataset | None = None,
+        validation: Dataset | None = None,
+        columns: Mapping[str, str] | None = None,
+        choices: Sequence[str] = (),
+        **settings: Any,
+    ) -> Task:
+        """Use ``datasets.Dataset`` objects, or one ``DatasetDict`` with the splits train, test and maybe validation.
+
+        A ``ClassLabel`` column becomes its names, which are also the choices when it holds the answers.
+        """
+        if isinstance(train, DatasetDict):
+            missing = {"train", "test"} - set(train)
+            if missing:
+                raise DataError(
+                    f"task {name!r}: the DatasetDict has no split {sorted(missing)[0]!r}, only {list(train)}"
+                )
+            train, test, validation = train["train"], train["test"], train.get("validation")
+        if test is None:
+            raise DataError(f"task {name!r}: a test split is needed (the training rows themselves, for a recall task)")
+        labels = train.features.get((columns or {}).get("answers", "answers"))
+        choices = choices or getattr(labels, "names", None) or ()
+        splits = {"train": train, "test": test, "validation": validation}
+        return cls._read(
+            name,
+            lambda split: examples.read_dataset(split, f"task {name!r}, row"),
+            splits,
+            columns,
+            choices,
+            **settings,
+        )
+
+    @classmethod
+    def from_hub(
+        cls,
+        name: str,
+        path: str,
+        config: str | None = None,
+        revision: str | None = None,
+        train_split: str = "train",
+        test_split: str = "test",
+        validation_split: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        choices: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        **load: Any,
+    ) -> Task:
+        """Load a dataset of the hub, or anything else that ``datasets.load_dataset`` reads.
+
+        Args:
+            name: the task's name.
+            path, config, revision: as for ``datasets.load_dataset``; pin ``revision`` to trust a number next year.
+            train_split, test_split, validation_split: split expressions such as ``"train[:1000]"``.
+            columns, choices: as for ``from_jsonl``.
+            settings: ``passages``, ``kind`` and ``metric`` as for ``Task``.
+            **load: passed to ``datasets.load_dataset`` (``data_files``, for example).
+        """
+
+        def split(expression: str | None) -> Dataset | None:
+            return expression and load_dataset(path, config, split=expression, revision=revision, **load)
+
+        return cls.from_dataset(
+            name,
+            split(train_split),
+            split(test_split),
+            split(validation_split),
+            columns,
+            choices,
+            **dict(settings or {}),
+        )
+
+    @classmethod
+    def from_pairs(
+        cls,
+        name: str,
+        train: Iterable[tuple[str, str]],
+        test: Iterable[tuple[str, str]] | None = None,
+        choices: Sequence[str] = (),
+        **settings: Any,
+    ) -> Task:
+        """Question-answer pairs in memory. Without ``test`` it is a recall task: the training pairs are asked."""
+        train = list(train)
+        splits = {"train": train, "test": train if test is None else list(test)}
+
+        def read(pairs: list[tuple[str, str]]) -> Iterator[Located]:
+            rows = ({"question": question, "answers": answer} for question, answer in pairs)
+            return examples.read_rows(rows, f"task {name!r}, pair")
+
+        return cls._read(name, read, splits, None, choices, **settings)
+
+    @classmethod
+    def from_text(cls, name: str, train: str | Path, test: str | Path, characters: int = 1000, **settings: Any) -> Task:
+        """Raw text, learned as it stands and measured in perplexity.
+
+        Args:
+            name: the task's name.
+            train, test: files of plain text (UTF-8).
+            characters: texts are cut at paragraph ends, or at words in long paragraphs, into pieces of at most so
+                many characters. A piece must fit into the model's context.
+        """
+
+        def read(path: str | Path) -> Iterator[Located]:
+            path = Path(path).expanduser()
+            if not path.is_file():
+                raise DataError(f"there is no file {path}")
+            pieces = _pieces(path.read_text(encoding="utf-8"), characters)
+            return examples.read_rows(({"question": "", "answers": piece} for piece in pieces), f"{path}, piece")
+
+        splits = {"train": train, "test": test}
+        return cls._read(name, read, splits, None, (), metric="perplexity", **settings)
+
+
+def _pieces(text: str, characters: int) -> Iterator[str]:
+    """Cut text into pieces of at most ``characters``, at paragraph ends where possible, else between words."""
+    piece = ""
+    for part in re.findall(r"\S[^\n]*\n*|\n+", text):
+        while len(part) > characters:
+            cut = part.rfind(" ", 1, characters) + 1 or characters
+            head, part = part[:cut], part[cut:]
+            if piece.strip():
+                yield piece
+            piece = ""
+            yield head
+        if len(piece) + len(part) > characters and piece.strip():
+            yield piece
+            piece = ""
+        piece += part
+    if piece.strip():
+        yield piece
+
+
+class TaskStream(Sequence[Task]):
+    """An immutable sequence of tasks with unique names.
+
+    ``len``, iteration, ``stream[0]``, ``stream["capitals"]`` and slices (again streams) work as expected.
+
+    Raises:
+        DataError: no tasks, or two of one name.
+    """
+
+    def __init__(self, name: str, tasks: Iterable[Task]) -> None:
+        self.name = name
+        self.tasks = tuple(tasks)
+        if not self.tasks:
+            raise DataError(f"stream {name!r} has no tasks")
+        seen: set[str] = set()
+        for task in self.tasks:
+            # compared without case, since names become file names
+            if task.name.casefold() in seen:
+                raise DataError(f"stream {name!r}: two tasks are named {task.name!r}")
+            seen.add(task.name.casefold())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @overload
+    def __getitem__(self, index: int | str) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> TaskStream: ...
+    def __getitem__(self, index: int | str | slice) -> Task | TaskStream:
+        if isinstance(index, slice):
+            return TaskStream(self.name, self.tasks[index])
+        if isinstance(index, str):
+            if index not in self.names:
+                raise KeyError(f"stream {self.name!r} has no task {index!r}{suggestion(index, self.names)}")
+            return self.tasks[self.names.index(index)]
+        return self.tasks[index]
+
+    def __repr__(self) -> str:
+        return f"TaskStream({self.name!r}, {list(self.names)})"
+
+    def order(self, names: Sequence[str]) -> TaskStream:
+        """The tasks named, in this order; tasks that are not named are left out."""
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise DataError(f"stream {self.name!r} has no task {unknown[0]!r}{suggestion(unknown[0], self.names)}")
+        return TaskStream(self.name, [self[name] for name in names])
+
+    def shuffle(self, seed: int) -> TaskStream:
+        """The same tasks in an order decided by ``seed`` alone."""
+        names = list(self.names)
+        random.Random(seed).shuffle(names)
+        return self.order(names)
+
+    def limit(self, train: int | None = None, test: int | None = None, seed: int | None = None) -> TaskStream:
+        """At most so many rows per task and split: the first ones, or with ``seed`` a random sample."""
+
+        def cut(rows: Dataset, size: int | None) -> Dataset:
+            if size is None or size >= len(rows):
+                return rows
+            if size < 1:
+                raise DataError(f"a limit must be at least 1, got {size}")
+            picked = range(size) if seed is None else sorted(random.Random(seed).sample(range(len(rows)), size))
+            return rows.select(picked)
+
+        return TaskStream(
+            self.name, [replace(task, train=cut(task.train, train), test=cut(task.test, test)) for task in self]
+        )
+
+    def joint(self) -> TaskStream:
+        """A stream of one task that holds the rows of all; row ids get their task's name in front.
+
+        Raises:
+            DataError: the tasks are measured in different ways, so one task cannot stand for them.
+        """
+        if len({task.metric_name for task in self}) > 1:
+            raise DataError(f"stream {self.name!r}: tasks with different metrics cannot be joined into one")
+
+        def join(split: str) -> Dataset | None:
+            parts = [
+                Dataset.from_dict(
+                    {**rows.to_dict(), "id": [f"{task.name}/{name}" for name in rows["id"]]}, features=examples.FEATURES
+                )
+                for task in self
+                if (rows := getattr(task, split)) is not None
+            ]
+            return concatenate_datasets(parts) if parts else None
+
+        passages = [passage for task in self for passage in task.passages]
+        kind = self[0].kind if len({task.kind for task in self}) == 1 else "downstream"
+        joint = Task("joint", join("train"), join("test"), join("validation"), passages, kind, self[0].metric)
+        return TaskStream(self.name, [joint])
+
+    def fingerprint(self) -> tuple[str, ...]:
+        """One hash per task, chained: two streams with the same first k tasks share the first k hashes."""
+        chain: list[str] = []
+        for task in self:
+            before = chain[-1] if chain else ""
+            chain.append(hashlib.sha256((before + task.fingerprint()).encode()).hexdigest())
+        return tuple(chain)
+
+    @classmethod
+    def group(
+        cls,
+        dataset: Dataset,
+        by: str,
+        test: Dataset | float = 0.2,
+        name: str = "grouped",
+        seed: int = 0,
+        columns: Mapping[str, str] | None = None,
+        choices: Sequence[str] = (),
+        **settings: Any,
+    ) -> TaskStream:
+        """One task per value of a column, in the order in which the values first appear.
+
+        Args:
+            dataset: rows of all tasks together.
+            by: the column whose values name the tasks.
+            test: a dataset with the same column, or the share of each task's rows held out as its test (at least one
+                row stays on either side).
+            name: the stream's name.
+            seed: decides which rows are held out.
+            columns, choices, **settings: as for ``Task.from_dataset``.
+        """
+        if by not in dataset.column_names:
+            raise DataError(f"there is no column {by!r} to group by{suggestion(by, dataset.column_names)}")
+        tasks = []
+        for value, rows in _by_value(dataset, by).items():
+            train = dataset.select(rows)
+            if isinstance(test, Dataset):
+                held_out = test.select(_by_value(test, by).get(value, []))
+            else:
+                if len(rows) < 2:
+                    raise DataError(f"group {value!r} has one row: too few to hold out a test")
+                size = min(max(1, round(test * len(rows))), len(rows) - 1)
+                order = random.Random(f"{seed} {value}").sample(range(len(rows)), len(rows))
+                train, held_out = train.select(sorted(order[size:])), train.select(sorted(order[:size]))
+            tasks.append(Task.from_dataset(str(value), train, held_out, None, columns, choices, **settings))
+        return cls(name, tasks)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the stream as JSON-lines files, one per task and split, with an index in ``stream.json``.
+
+        Raises:
+            DataError: a task's metric is a callable, which cannot be written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        index = []
+        for number, task in enumerate(self):
+            if not isinstance(task.metric, str):
+                raise DataError(
+                    f"task {task.name!r}: a metric that is a function cannot be saved; name the stream's "
+                    "function in the configuration instead"
+                )
+            entry = {"name": task.name, "kind": task.kind, "metric": task.metric, "passages": list(task.passages)}
+            for split in ("train", "validation", "test"):
+                rows = getattr(task, split)
+                if rows is not None:
+                    entry[split] = f"{number}.{split}.jsonl"
+                    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                    (folder / entry[split]).write_text(lines, encoding="utf-8")
+            index.append(entry)
+        text = json.dumps({"name": self.name, "tasks": index}, indent=2, ensure_ascii=False)
+        (folder / "stream.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TaskStream:
+        """Read what ``save`` wrote."""
+        folder = Path(folder)
+        try:
+            index = json.loads((folder / "stream.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"there is no saved stream in {folder}") from None
+        tasks = []
+        for entry in index["tasks"]:
+            splits = {split: folder / entry.pop(split) for split in ("train", "test", "validation") if split in entry}
+            tasks.append(Task.from_jsonl(**splits, **entry))
+        return cls(index["name"], tasks)
+
+
+def _by_value(dataset: Dataset, column: str) -> dict[Any, list[int]]:
+    """Row numbers per value of a column, in order of first appearance; class labels by name."""
+    feature = dataset.features[column]
+    rows: dict[Any, list[int]] = {}
+    for number, value in enumerate(dataset[column]):
+        rows.setdefault(feature.int2str(value) if hasattr(feature, "int2str") else value, []).append(number)
+    return rows

@@ -1,0 +1,121 @@
+"""Figures with their definitions, their reasons, and the other names of those over fewer tasks."""
+
+import dataclasses
+
+import pytest
+
+from lifelong.metrics import Figure
+from lifelong.metrics.figures import derive_figures, figure_values
+
+NAN = float("nan")
+TASKS = ["elements", "capitals", "rivers", "planets"]
+KNOWN = [
+    [0.10, 0.09, 0.11, 0.10],
+    [0.80, 0.10, 0.05, 0.08],
+    [0.90, 0.95, 0.12, 0.10],
+    [0.85, 0.70, 0.90, 0.20],
+    [0.60, 0.75, 0.92, 0.88],
+]
+JOINT = [0.90, 0.92, 0.94, 0.90]
+
+
+def by_name(*args, **kwargs):
+    found = derive_figures(*args, **kwargs)
+    assert len({figure.name for figure in found}) == len(found)
+    return {figure.name: figure for figure in found}
+
+
+def without(*cells):
+    R = [list(row) for row in KNOWN]
+    for stage, task in cells:
+        R[stage][task] = NAN
+    return R
+
+
+def test_a_full_matrix_defines_every_figure_and_no_partial_one():
+    found = by_name(KNOWN, TASKS, JOINT)
+    values = {name: round(figure.value, 4) for name, figure in found.items()}
+    assert values == {
+        "average_accuracy": 0.7875,
+        "average_incremental_accuracy": 0.8323,
+        "learning_accuracy": 0.8825,
+        "backward_transfer": -0.1267,
+        "forward_transfer": 0.04,
+        "forgetting": 0.16,
+        "forgetting_first": 0.1267,
+        "intransigence": 0.0325,
+    }
+    assert all(figure.reason is None and figure.definition and figure.source for figure in found.values())
+
+
+def test_a_figure_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Figure("average_accuracy", 0.5, "", "").value = 1.0
+
+
+def test_without_a_joint_run_intransigence_is_undefined_and_says_so():
+    found = by_name(KNOWN, TASKS)
+    assert found["intransigence"].value is None
+    assert found["intransigence"].reason == "needs the final accuracies of a joint run"
+    assert figure_values(KNOWN)["intransigence"].isnan()
+
+
+# The cell that is missing, and by hand the mean over the tasks that have all they need.
+PARTIAL = [
+    ("average_accuracy", (4, 1), "3 of 4", (0.60 + 0.92 + 0.88) / 3),
+    ("learning_accuracy", (2, 1), "3 of 4", (0.80 + 0.90 + 0.88) / 3),
+    ("backward_transfer", (2, 1), "2 of 3", (-0.20 + 0.02) / 2),
+    ("forward_transfer", (0, 3), "2 of 3", (0.01 + 0.01) / 2),
+    ("forgetting", (3, 0), "2 of 3", (0.20 - 0.02) / 2),
+    ("forgetting_first", (4, 0), "2 of 3", (0.20 - 0.02) / 2),
+    ("intransigence", (1, 0), "3 of 4", (-0.03 + 0.04 + 0.02) / 3),
+    # Without the first task stage 1 has nothing to average; then .95, (.70 + .90) / 2 and (.75 + .92 + .88) / 3.
+    ("average_incremental_accuracy", (3, 0), "3 of 4", (0.95 + 0.80 + 0.85) / 3),
+]
+
+
+@pytest.mark.parametrize(("name", "cell", "share", "expected"), PARTIAL)
+def test_a_figure_over_fewer_tasks_has_another_name(name, cell, share, expected):
+    found = by_name(without(cell), TASKS, JOINT)
+    assert found[name].value is None and "was not measured" in found[name].reason
+    partial = found[f"{name} over measured tasks, {share}"]
+    assert partial.value == pytest.approx(expected)
+    assert partial.reason is None and "were all measured" in partial.definition
+
+
+def test_a_figure_without_any_measured_task_has_no_partial_one():
+    R = without(*[(4, task) for task in range(4)])
+    names = list(by_name(R, TASKS))
+    assert not [name for name in names if name.startswith(("average_accuracy over", "forgetting over"))]
+    # Learning accuracy needs (4, 3) of that row and nothing else.
+    assert "learning_accuracy over measured tasks, 3 of 4" in names
+
+
+def test_a_hole_in_the_joint_run_leaves_intransigence_over_the_other_tasks():
+    found = by_name(KNOWN, TASKS, [0.90, NAN, 0.94, 0.90])
+    assert found["intransigence"].reason == "the joint run's score on task 'capitals' was not measured"
+    assert found["intransigence over measured tasks, 3 of 4"].value == pytest.approx((0.10 + 0.04 + 0.02) / 3)
+
+
+def test_no_partial_figure_stands_in_for_one_that_the_shape_leaves_undefined():
+    found = by_name([[0.1] * 5, [0.8, NAN, 0.8, 0.8, 0.7]], list("abcde"), [0.9] * 5)
+    assert [name for name in found if "measured" in name] == ["average_accuracy over measured tasks, 4 of 5"]
+    assert found["learning_accuracy"].reason == "needs one stage per task: this run has 1 stage and 5 tasks (joint)"
+
+
+def test_a_perplexity_has_no_figures_of_accuracy_but_two_of_its_own():
+    R = [[90.0, 80.0], [10.0, 60.0], [14.0, 8.0]]
+    found = by_name(R, ["a", "b"], score="perplexity", higher_is_better=False)
+    assert found["average_perplexity"].value == pytest.approx(11.0)
+    assert found["perplexity_increase"].value == pytest.approx(4.0)
+    refused = [figure for name, figure in found.items() if "perplexity" not in name]
+    assert len(refused) == 8
+    assert {figure.reason for figure in refused} == {"the score is a perplexity: lower is better"}
+    assert all(figure.value is None for figure in refused)
+
+
+def test_a_perplexity_that_was_not_measured_gives_a_reason_and_a_partial_figure():
+    found = by_name([[90.0, 80.0], [10.0, 60.0], [14.0, NAN]], ["a", "b"], score="perplexity", higher_is_better=False)
+    assert found["average_perplexity"].reason == "the cell after stage 2 on task 'b' was not measured"
+    assert found["average_perplexity over measured tasks, 1 of 2"].value == pytest.approx(14.0)
+    assert found["perplexity_increase"].value == pytest.approx(4.0)
