@@ -9,18 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from peft import PeftConfig
 
 from lifelong.errors import ConfigError, suggestion
+from lifelong.evaluation import Evaluation
+from lifelong.evaluation import Evaluation
 from lifelong.experiment import Experiment
+from lifelong.prompts import PromptTemplate
+from lifelong.prompts import PromptTemplate
 from lifelong.registry import SAVED_STREAM, build, call, find_stream
+from lifelong.strategies import Strategy
 
-# fields that hold objects, and where the bare names of their classes are looked up
-_OBJECTS = {
-    "adapter": ("peft",),
-    "strategies": ("lifelong.strategies",),
-    "callbacks": ("lightning.pytorch.callbacks",),
-    "loggers": ("lightning.pytorch.loggers",),
+# fields that hold objects, where the bare names of their classes are looked up, and what they must be
+_OBJECTS: dict[str, tuple[tuple[str, ...], type]] = {
+    "adapter": (("peft",), PeftConfig),
+    "strategies": (("lifelong.strategies",), Strategy),
+    "callbacks": (("lightning.pytorch.callbacks",), Callback),
+    "loggers": (("lightning.pytorch.loggers",), Logger),
 }
+# fields that hold settings of their own
+_GROUPS = {"evaluate": Evaluation, "template": PromptTemplate}
+# fields that hold settings of their own
+_GROUPS = {"evaluate": Evaluation, "template": PromptTemplate}
 
 
 def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -82,24 +94,36 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment
     Raises:
         ConfigError: naming the key, with the nearest one where a name is unknown.
     """
-    names = [field.name for field in fields(Experiment)]
-    for key in config:
-        if key not in names:
-            raise ConfigError(f"{key}: there is no such setting{suggestion(key, names)}")
+    _check_names(config, Experiment)
+    for group, kind in _GROUPS.items():
+        if isinstance(config.get(group), Mapping):
+            _check_names(config[group], kind, f"{group}.")
     if config.get("stream") is None:
         raise ConfigError("stream: is needed, such as streams.world_facts")
+    if config.get("trust_remote_code") and not trust:
+        raise ConfigError("trust_remote_code: lets code run that comes with the model; use --trust to allow it")
     config = dict(config)
-    for key, packages in _OBJECTS.items():
+    for key, (packages, kind) in _OBJECTS.items():
         value = config.get(key)
         if key == "adapter":
             if isinstance(value, Mapping):
-                config[key] = build(value, key, packages, trust)
+                config[key] = build(value, key, packages, trust, kind)
         elif value is not None:
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"{key}: expected a list, got {type(value).__name__}")
-            config[key] = [build(item, f"{key}.{number}", packages, trust) for number, item in enumerate(value)]
+            config[key] = [build(item, f"{key}.{number}", packages, trust, kind) for number, item in enumerate(value)]
+    for key, kind in _GROUPS.items():
+        if isinstance(config.get(key), Mapping):
+            config[key] = call(kind, config[key], key)
     find_stream(config["stream"], trust)  # only checked: the experiment keeps the reference, and builds it
-    return call(Experiment, config, "", skip=("stream", *_OBJECTS))
+    return call(Experiment, config, "", keep=("stream",))
+
+
+def _check_names(settings: Mapping[str, Any], kind: type, prefix: str = "") -> None:
+    names = [field.name for field in fields(kind)]
+    for name in settings:
+        if name not in names:
+            raise ConfigError(f"{prefix}{name}: there is no such setting{suggestion(str(name), names)}")
 
 
 class _Loader(yaml.SafeLoader):

@@ -97,7 +97,8 @@ class PromptEncoder:
             *kept, _ = passages
             size = _largest(len(last), lambda n, last=last, kept=kept: fits(" ".join(last[:n]), kept) is not None)
             if size:
-                self.counts["passages cut"] += size < len(last)
+                if size < len(last):
+                    self.counts["passages cut"] += 1
                 return fits(" ".join(last[:size]), kept)
             self.counts["passages dropped"] += 1
             passages = kept
@@ -109,7 +110,8 @@ class PromptEncoder:
                 f"{self.max_length} tokens for the question, which is too few; shorten the answer, or for raw text "
                 "use smaller pieces"
             )
-        self.counts["questions cut"] += size < len(words)
+        if size < len(words):
+            self.counts["questions cut"] += 1
         return fits(" ".join(words[len(words) - size :]))
 
     def _render(self, row: Mapping[str, Any], passages: Sequence[str], question: str) -> str:

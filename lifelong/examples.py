@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,12 @@ def read_jsonl(path: str | Path) -> Iterator[Located]:
         DataError: the file is missing, or a line is not a JSON object.
     """
     path = _existing(path)
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
+            _check_encoding(where, line)
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
@@ -53,10 +56,17 @@ def read_csv(path: str | Path, delimiter: str = ",") -> Iterator[Located]:
         DataError: the file is missing, or a line has more or fewer cells than the header.
     """
     path = _existing(path)
-    with path.open(encoding="utf-8", newline="") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         reader = csv.DictReader(lines, delimiter=delimiter)
-        for row in reader:
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise DataError(f"{path}, line {reader.line_num}: malformed CSV: {error}") from None
+            if row is None:
+                return
             where = f"{path}, line {reader.line_num}"
+            _check_encoding(where, *row, *row.values())
             if None in row or None in row.values():
                 raise DataError(
                     f"{where}: the number of cells differs from the header's {len(reader.fieldnames or ())}"
@@ -161,9 +171,17 @@ def _value(where: str, row: Row, field: str, columns: Mapping[str, str]) -> Any:
 def _text(where: str, field: str, value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and math.isnan(value):
+        raise DataError(f"{where}, field {field!r}: is NaN, as pandas writes an empty cell")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise DataError(f"{where}, field {field!r}: expected text, got {type(value).__name__}: {value!r}")
+
+
+def _check_encoding(where: str, *texts: Any) -> None:
+    """Bytes that are not UTF-8 were read as lone surrogates, so that the line they stand in can be named."""
+    if any(isinstance(text, str) and re.search("[\udc80-\udcff]", text) for text in texts):
+        raise DataError(f"{where}: is not UTF-8 text")
 
 
 def _existing(path: str | Path) -> Path:

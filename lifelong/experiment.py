@@ -43,11 +43,12 @@ class Experiment:
     """One model learning one stream of tasks, stage by stage, measured after every stage.
 
     Args:
-        stream: the tasks, or where they are: ``"streams.world_facts"``, ``"path/to/my_stream.py:my_function"``.
+        stream: the tasks, or where they are: ``"streams.world_facts"``, ``"path/to/my_stream.py:my_function"``, or one of
+            these as ``class_path`` beside its ``init_args``.
         model: ``"nano"``, a folder, or a name on the hub.
         adapter: ``None`` trains all weights; a PEFT configuration trains a fresh adapter; a folder or hub name goes on
             with the adapter found there.
-        strategies: continual-learning methods, in the order in which they are called.
+        strategies: continual-learning methods, in the order in which they are called; each run works on copies.
         order: names of tasks to learn, in this order, or a seed that shuffles them.
         epochs: passes over a stage's rows.
         batch_size: rows of a micro-batch.
@@ -78,7 +79,7 @@ class Experiment:
         ConfigError, DataError: a setting or a row cannot be used.
     """
 
-    stream: TaskStream | str
+    stream: TaskStream | str | Mapping[str, Any]
     model: str = "nano"
     adapter: PeftConfig | str | None = None
     strategies: Sequence[Strategy] = ()

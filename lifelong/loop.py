@@ -34,6 +34,8 @@ class Loop:
 
     def __init__(self, experiment: Experiment, folder: RunFolder, stages: list[Stage], reporter: Reporter) -> None:
         self.experiment, self.folder, self.stages, self.reporter = experiment, folder, stages, reporter
+        # what strategies remember belongs to one run, and an experiment may be run again
+        self.strategies = copy.deepcopy(tuple(experiment.strategies))
         model, tokenizer = models.load_model(
             experiment.model,
             experiment.adapter,
@@ -47,7 +49,7 @@ class Loop:
             model,
             tokenizer,
             experiment.training,
-            experiment.strategies,
+            self.strategies,
             experiment.template,
             experiment.max_length,
             experiment.train_book,
@@ -64,22 +66,23 @@ class Loop:
             self._stage(stage)
 
     def _stage_zero(self) -> None:
-        trainer = self.trainer(epochs=1, log=False)
+        self.learner.to(self.trainer(epochs=1, log=False).strategy.root_device)
         with self.folder.commit(0) as path:
-            self._evaluate(0, path, trainer.strategy.root_device, {"train_seconds": 0.0, "steps": 0})
+            self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0})
         self._report(0)
 
     def _stage(self, stage: Stage) -> None:
-        learner, strategies = self.learner, self.experiment.strategies
+        learner = self.learner
         learner.encoder.counts.clear()
         loader = learner.begin_stage(stage)
-        settings = learner.settings
-        self.reporter.begin(self._title(stage.index, "learning"), len(loader) * settings.epochs)
-        for strategy in strategies:
-            strategy.before_stage(learner, stage)
+        epochs = learner.settings.epochs
+        self.reporter.begin(self._title(stage.index, "learning"), len(loader) * epochs)
+        trainer = self.trainer(epochs)
+        device = trainer.strategy.root_device
         # Hugging Face models load in eval mode, Lightning keeps the mode, and evaluation has just left it
-        learner.train()
-        trainer = self.trainer(settings.epochs)
+        learner.to(device).train()
+        for strategy in self.strategies:
+            strategy.before_stage(learner, stage)
         started = time.perf_counter()
         with interruptible(trainer):
             trainer.fit(learner, loader)
@@ -88,18 +91,20 @@ class Loop:
             "steps": len(learner.losses),
             "train_rows": len(stage.train),
         }
-        for strategy in strategies:
+        learner.to(device)  # the Trainer's teardown left it on the CPU
+        for strategy in self.strategies:
             strategy.after_stage(learner, stage)
         with self.folder.commit(stage.index) as path:
             self._save(path)
-            (path / "losses.json").write_text(json.dumps([round(float(loss), 6) for loss in learner.losses]))
-            self._evaluate(stage.index, path, trainer.strategy.root_device, costs)
+            losses = torch.stack(learner.losses).tolist()
+            (path / "losses.json").write_text(json.dumps([round(loss, 6) for loss in losses]), encoding="utf-8")
+            self._evaluate(stage.index, path, costs)
         self._report(stage.index)
 
     def trainer(self, epochs: int, log: bool = True) -> Trainer:
         """A fresh Trainer: a used one would train nothing, and a used EarlyStopping would stop every later stage."""
         experiment = self.experiment
-        callbacks = [*experiment.strategies, StepProgress(self.reporter), *copy.deepcopy(list(experiment.callbacks))]
+        callbacks = [*self.strategies, StepProgress(self.reporter), *copy.deepcopy(list(experiment.callbacks))]
         defaults = {
             "devices": 1,
             "enable_checkpointing": False,
@@ -117,11 +122,10 @@ class Loop:
 
     # ------------------------------------------------------------------ measuring
 
-    def _evaluate(self, index: int, path: Path, device: torch.device, costs: dict[str, Any]) -> None:
+    def _evaluate(self, index: int, path: Path, costs: dict[str, Any]) -> None:
         """Ask what is to be asked after stage ``index``, and write answers and costs."""
         settings, learner = self.experiment.evaluate, self.learner
         started = time.perf_counter()
-        learner.to(device)  # the Trainer's teardown left it on the CPU
         asked = [
             (task, policy)
             for number, task in enumerate(self.experiment.tasks, start=1)
@@ -148,7 +152,7 @@ class Loop:
             "trainable_parameters": trainable,
             "total_parameters": total_parameters,
             "strategy_bytes": _bytes_below(path / "strategies"),
-            "peak_memory_bytes": _peak_memory(device),
+            "peak_memory_bytes": _peak_memory(learner.device),
             "shortened": dict(learner.encoder.counts),
         }
         (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
@@ -188,7 +192,7 @@ class Loop:
         else:
             learner.model.save_pretrained(path / "model")
         (path / "strategies").mkdir()
-        for strategy in learner.strategies:
+        for strategy in self.strategies:
             torch.save(strategy.state_dict(), path / "strategies" / f"{strategy.state_key}.pt")
         (path / "position.json").write_text(json.dumps({"run_step": learner.run_step}))
 
@@ -202,9 +206,9 @@ class Loop:
                 raise RunError(f"{path / 'adapter'} lacks weights, the first is {sorted(missing)[0]}")
             set_peft_model_state_dict(learner.model, weights)
         else:
-            kept, _ = models.load_model(str(path / "model"), dtype=self.experiment.dtype)
+            kept = type(learner.model).from_pretrained(path / "model", dtype=self.experiment.dtype)
             learner.model.load_state_dict(kept.state_dict())
-        for strategy in learner.strategies:
+        for strategy in self.strategies:
             file = path / "strategies" / f"{strategy.state_key}.pt"
             strategy.load_state_dict(torch.load(file, weights_only=True))
         learner.run_step = json.loads((path / "position.json").read_text())["run_step"]

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lifelong.errors import ModelError
+from lifelong.errors import ModelError, suggestion
 from lifelong.randomness import derived_seed
 
 NANO = Path(__file__).parent / "assets" / "nano"
@@ -48,11 +49,13 @@ def load_model(
         ModelError: the model, tokenizer or adapter is missing or does not fit.
     """
     source = _source(name)
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ModelError(f"unknown dtype {dtype!r}{suggestion(dtype, ('float32', 'bfloat16', 'float16', 'auto'))}")
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AUTO_CLASSES[family].from_pretrained(source, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {name!r} cannot be loaded: {error}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {name!r} has no end-of-sequence token, so no answer could ever end")
@@ -93,14 +96,14 @@ def _source(name: str) -> str:
 
 
 def _with_adapter(model: PreTrainedModel, adapter: PeftConfig | str | Path, seed: int) -> PeftModel:
-    if isinstance(adapter, PeftConfig):
-        with torch.random.fork_rng():
-            torch.manual_seed(derived_seed(seed, "adapter"))
+    with torch.random.fork_rng():  # a loaded adapter is drawn too, before its weights are read
+        torch.manual_seed(derived_seed(seed, "adapter"))
+        if isinstance(adapter, PeftConfig):
             try:
                 return get_peft_model(model, copy.deepcopy(adapter))  # PEFT writes into it
             except ValueError as error:
                 raise ModelError(f"the adapter {type(adapter).__name__} does not fit this model: {error}") from error
-    try:
-        return PeftModel.from_pretrained(model, _source(str(adapter)), is_trainable=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"adapter {str(adapter)!r} cannot be loaded: {error}") from error
+        try:
+            return PeftModel.from_pretrained(model, _source(str(adapter)), is_trainable=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"adapter {str(adapter)!r} cannot be loaded: {error}") from error

@@ -18,7 +18,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lifelong.errors import ConfigError, LifelongError, suggestion
 from lifelong.tasks import TaskStream
 
-# packages whose code a configuration may name without being allowed to: lifelong imports them anyway
+# packages that are imported for a configuration that was not allowed to: lifelong imports them anyway. What may be used
+# of them then is only what they offer for the key, since every module leads to others (lifelong.trust.os.system)
 TRUSTED = ("lifelong", "streams", "peft")
 STREAM_ENTRY_POINTS = "lifelong.streams"
 SAVED_STREAM = "lifelong.TaskStream.load"
@@ -33,7 +34,7 @@ def find(reference: str, where: str, packages: tuple[str, ...] = (), trust: bool
             ``packages`` exports.
         where: the key, for messages.
         packages: searched for bare names, and for the nearest name when nothing is found.
-        trust: allow code outside of ``TRUSTED`` to be imported.
+        trust: allow more than what ``packages`` export and the loader of saved streams.
 
     Raises:
         ConfigError: there is no such thing, or it must not be imported.
@@ -51,21 +52,26 @@ def find(reference: str, where: str, packages: tuple[str, ...] = (), trust: bool
     if module.split(".")[0] not in TRUSTED and module not in _FILES:
         _allow(trust, where, reference)
     owner = _import_longest(module, where, reference, packages)
-    return _attribute(owner, name, where, reference, packages)
+    found = _attribute(owner, name, where, reference, packages)
+    if reference != SAVED_STREAM and not any(found is offered for offered in _offered(packages)):
+        _allow(trust, where, reference)
+    return found
 
 
-def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, skip: tuple[str, ...] = ()) -> Any:
+def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, keep: tuple[str, ...] = ()) -> Any:
     """Call a class or function with arguments from a configuration, checked against its types by jsonargparse.
 
     Args:
         target: what to call.
-        arguments: plain values by name.
+        arguments: by name; plain values are checked and converted, objects are passed as they are.
         where: the key, for messages.
-        skip: arguments that are passed as they are.
+        keep: arguments to pass as they are, also when they are plain.
 
     Raises:
         ConfigError: an argument is unknown, missing, or of another type.
     """
+    if not callable(target):
+        raise ConfigError(f"{where}: {target!r} is neither a class nor a function")
     names = [
         name
         for name, parameter in inspect.signature(target).parameters.items()
@@ -75,36 +81,53 @@ def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, s
     for name in arguments:
         if name not in names:
             raise ConfigError(f"{prefix}{name}: there is no such setting{suggestion(name, names)}")
+    plain = {name: value for name, value in arguments.items() if name not in keep and _is_plain(value)}
+    objects = {name: value for name, value in arguments.items() if name not in plain}
     parser = ArgumentParser(exit_on_error=False)
-    if inspect.isclass(target):
-        parser.add_class_arguments(target, skip=set(skip), fail_untyped=False)
-    else:
-        parser.add_function_arguments(target, skip=set(skip), fail_untyped=False)
-    plain = {name: value for name, value in arguments.items() if name not in skip}
+    add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
+    add(target, skip=set(objects), fail_untyped=False)
     try:
         checked = parser.instantiate(parser.parse_object(plain))
-    except (ArgumentError, TypeError) as error:
+    except LifelongError:
+        raise
+    except (ArgumentError, TypeError, ValueError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{where + ': ' if where else ''}{message}") from None
     given = {name: value for name, value in vars(checked).items() if name in plain}
     try:
-        return target(**given, **{name: value for name, value in arguments.items() if name in skip})
+        return target(**given, **objects)
     except LifelongError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def build(specification: Any, where: str, packages: tuple[str, ...], trust: bool = True) -> Any:
-    """An object from ``{class_path: ..., init_args: {...}}`` or the bare class path; anything else stays as it is."""
+def build(
+    specification: Any, where: str, packages: tuple[str, ...], trust: bool = True, kind: type | None = None
+) -> Any:
+    """An object from ``{class_path: ..., init_args: {...}}`` or the bare class path; anything else stays as it is.
+
+    Args:
+        specification: what to build.
+        where: the key, for messages.
+        packages, trust: as for ``find``.
+        kind: the class that it must be an instance of.
+
+    Raises:
+        ConfigError: there is no such class, its arguments do not fit, or it is of another kind.
+    """
     if isinstance(specification, str):
         specification = {"class_path": specification}
     if not isinstance(specification, Mapping):
+        if kind is not None and not isinstance(specification, kind):
+            raise ConfigError(f"{where}: expected a {kind.__name__}, got {specification!r}")
         return specification
     unknown = [key for key in specification if key not in ("class_path", "init_args")]
     if unknown or "class_path" not in specification:
         raise ConfigError(f"{where}: needs class_path and, where wanted, init_args; got {sorted(specification)}")
     target = find(specification["class_path"], f"{where}.class_path", packages, trust)
+    if kind is not None and not (inspect.isclass(target) and issubclass(target, kind)):
+        raise ConfigError(f"{where}.class_path: {specification['class_path']!r} is not a {kind.__name__}")
     return call(target, specification.get("init_args") or {}, f"{where}.init_args")
 
 
@@ -121,6 +144,11 @@ def find_stream(stream: TaskStream | str | Mapping[str, Any], trust: bool = True
     """
     if isinstance(stream, TaskStream):
         return lambda: stream
+    if not isinstance(stream, str | Mapping):
+        raise ConfigError(f"stream: expected a name, such as streams.world_facts, got {stream!r}")
+    unknown = [key for key in stream if key not in ("class_path", "init_args")] if isinstance(stream, Mapping) else []
+    if unknown:
+        raise ConfigError(f"stream.{unknown[0]}: there is no such setting, only class_path and init_args")
     reference = stream if isinstance(stream, str) else stream.get("class_path", "")
     registered = {point.name: point.value for point in entry_points(group=STREAM_ENTRY_POINTS)}
     reference = registered.get(reference, reference).replace(":", ".") if reference in registered else reference
@@ -158,6 +186,14 @@ def reference_to(thing: type | Callable[..., Any]) -> str:
         if getattr(sys.modules.get(package), name, None) is thing:
             return f"{package}.{name}"
     return f"{module}.{name}"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _allow(trust: bool, where: str, reference: str) -> None:
@@ -207,6 +243,11 @@ def _attribute(owner: Any, name: str, where: str, reference: str, packages: tupl
         options = _qualified(packages) if packages else [key for key in vars(owner) if not key.startswith("_")]
         raise ConfigError(f"{where}: there is no {reference!r}{suggestion(reference if packages else name, options)}")
     return getattr(owner, name)
+
+
+def _offered(packages: tuple[str, ...]) -> list[Any]:
+    modules = [importlib.import_module(package) for package in packages]
+    return [getattr(module, name, None) for module in modules for name in getattr(module, "__all__", ())]
 
 
 def _exported(packages: tuple[str, ...]) -> list[str]:

@@ -199,12 +199,14 @@ class Task:
             train, test, validation = train["train"], train["test"], train.get("validation")
         if test is None:
             raise DataError(f"task {name!r}: a test split is needed (the training rows themselves, for a recall task)")
-        labels = train.features.get((columns or {}).get("answers", "answers"))
+        column = (columns or {}).get("answers", "answers" if "answers" in train.features else "answer")
+        labels = train.features.get(column)
         choices = choices or getattr(labels, "names", None) or ()
-        splits = {"train": train, "test": test, "validation": validation}
+        given = {"train": train, "test": test, "validation": validation}
+        splits = {split: (split, rows) for split, rows in given.items() if rows is not None}
         return cls._read(
             name,
-            lambda split: examples.read_dataset(split, f"task {name!r}, row"),
+            lambda split: examples.read_dataset(split[1], f"task {name!r}, {split[0]} row"),
             splits,
             columns,
             choices,
@@ -261,11 +263,11 @@ class Task:
     ) -> Task:
         """Question-answer pairs in memory. Without ``test`` it is a recall task: the training pairs are asked."""
         train = list(train)
-        splits = {"train": train, "test": train if test is None else list(test)}
+        splits = {"train": ("train", train), "test": ("test", train if test is None else list(test))}
 
-        def read(pairs: list[tuple[str, str]]) -> Iterator[Located]:
-            rows = ({"question": question, "answers": answer} for question, answer in pairs)
-            return examples.read_rows(rows, f"task {name!r}, pair")
+        def read(split: tuple[str, list[tuple[str, str]]]) -> Iterator[Located]:
+            rows = ({"question": question, "answers": answer} for question, answer in split[1])
+            return examples.read_rows(rows, f"task {name!r}, {split[0]} pair")
 
         return cls._read(name, read, splits, None, choices, **settings)
 
@@ -293,17 +295,21 @@ class Task:
 
 def _pieces(text: str, characters: int) -> Iterator[str]:
     """Cut text into pieces of at most ``characters``, at paragraph ends where possible, else between words."""
+    if characters < 1:
+        raise DataError(f"a piece of text needs at least one character, got {characters}")
     piece = ""
-    for part in re.findall(r"\S[^\n]*\n*|\n+", text):
+    for part in re.findall(r"[^\n]+\n*|\n+", text):
         while len(part) > characters:
             cut = part.rfind(" ", 1, characters) + 1 or characters
             head, part = part[:cut], part[cut:]
             if piece.strip():
                 yield piece
             piece = ""
-            yield head
-        if len(piece) + len(part) > characters and piece.strip():
-            yield piece
+            if head.strip():
+                yield head
+        if len(piece) + len(part) > characters:
+            if piece.strip():
+                yield piece
             piece = ""
         piece += part
     if piece.strip():
@@ -388,7 +394,7 @@ class TaskStream(Sequence[Task]):
         Raises:
             DataError: the tasks are measured in different ways, so one task cannot stand for them.
         """
-        if len({task.metric_name for task in self}) > 1:
+        if any(task.metric != self[0].metric for task in self):
             raise DataError(f"stream {self.name!r}: tasks with different metrics cannot be joined into one")
 
         def join(split: str) -> Dataset | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 SIGNATURE = ".made-here"
@@ -21,9 +22,10 @@ def sign(folder: Path, config: str) -> None:
 def made_here(folder: Path) -> bool:
     """Whether the folder's configuration is one that ``sign`` saw, unchanged."""
     try:
-        written = (folder / SIGNATURE).read_text()
-        return hmac.compare_digest(written, _signature((folder / "config.yaml").read_text(encoding="utf-8")))
-    except OSError:
+        written = (folder / SIGNATURE).read_bytes()
+        config = (folder / "config.yaml").read_text(encoding="utf-8")
+        return hmac.compare_digest(written, _signature(config).encode())
+    except (OSError, UnicodeDecodeError):
         return False
 
 
@@ -37,7 +39,13 @@ def _key() -> bytes:
     path = state / "key"
     if not path.is_file():
         state.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor, written = tempfile.mkstemp(dir=state)  # readable by its owner only
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
+        try:
+            os.link(written, path)  # whole or not at all, and the first of several processes wins
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(written)
     return path.read_bytes()

@@ -1,0 +1,161 @@
+"""One command runs, shows and resumes; mistakes are answered in words, and nothing heavy is loaded for --help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lifelong import Run, __version__
+from lifelong.cli import main
+
+
+@pytest.fixture
+def settings(llama_folder) -> dict:
+    return {
+        "stream": {"class_path": "streams.world_facts", "init_args": {"tasks": ["moons", "units"]}},
+        "model": str(llama_folder),
+        "epochs": 1,
+        "evaluate": {"probes": False, "max_new_tokens": 2},
+        "trainer": {"accelerator": "cpu"},
+    }
+
+
+@pytest.fixture
+def file(settings, tmp_path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def call(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys\nfrom lifelong.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'lightning', 'datasets', 'peft', 'pandas', 'rich', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for option in ("--help", "--version"):
+        result = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True)
+        assert "usage: lifelong" in result.stdout or __version__ in result.stdout
+
+
+def test_run_show_and_a_second_run(file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert call("run", file, "--folder", folder, "--epochs", "2", "--evaluate.books", "[closed, gold]") == 0
+    run = Run(folder)
+    assert run.config["epochs"] == 2
+    assert run.status["state"] == "done"
+    assert (folder / "matrix.png").stat().st_size > 10_000
+    assert {figure["name"] for figure in json.loads((folder / "metrics.json").read_text())} >= {"forgetting"}
+    capsys.readouterr()
+    assert call("show", folder) == 0
+    shown = capsys.readouterr().out
+    for text in ("after 2: units", "exact_match, test questions, gold book", "mean_j R[T,j]", "undefined: "):
+        assert text in " ".join(shown.split())
+    assert call("run", folder / "config.yaml", "--folder", tmp_path / "again", "--quiet") == 0
+    assert Run(tmp_path / "again").matrix.matrix.equal(run.matrix.matrix)
+
+
+def test_resume_finishes_what_was_begun(file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert call("run", file, "--folder", folder, "--quiet") == 0
+    whole = Run(folder).matrix.matrix
+    for entry in sorted((folder / "stages" / "2").rglob("*"), reverse=True):
+        entry.rmdir() if entry.is_dir() else entry.unlink()
+    (folder / "stages" / "2").rmdir()
+    assert call("resume", folder, "--quiet") == 0
+    assert Run(folder).matrix.matrix.equal(whole)
+
+
+def test_resume_trusts_foreign_code_only_when_told_to(file, settings, tmp_path, capsys):
+    stream = tmp_path / "my_stream.py"
+    stream.write_text(
+        "from lifelong import Task, TaskStream\n"
+        "def pairs() -> TaskStream:\n"
+        "    'Two small tasks.'\n"
+        "    return TaskStream('pairs', [Task.from_pairs(n, [(f'{n} one?', 'a'), (f'{n} two?', 'b')]) for n in 'xy'])\n"
+    )
+    file.write_text(yaml.safe_dump(settings | {"stream": f"{stream}:pairs"}))
+    folder = tmp_path / "run"
+    assert call("run", file, "--folder", folder, "--quiet") == 0
+    assert call("resume", folder, "--quiet") == 0  # made here
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "\n")  # and then changed by somebody
+    capsys.readouterr()
+    assert call("resume", folder, "--quiet") == 2
+    assert "--trust" in capsys.readouterr().err
+    assert call("resume", folder, "--quiet", "--trust") == 0
+
+
+def test_a_study_runs_from_a_file(file, settings, tmp_path, capsys):
+    settings["vary"] = {"strategies": {"naive": ["Naive"], "joint": ["Joint"]}}
+    file.write_text(yaml.safe_dump(settings))
+    assert call("run", file, "--folder", tmp_path / "study") == 0
+    assert call("show", tmp_path / "study") == 0
+    shown = capsys.readouterr().out
+    assert "naive" in shown
+    assert "joint" in shown
+    assert (tmp_path / "study" / "table.csv").is_file()
+    assert call("resume", tmp_path / "study", "--quiet") == 0
+
+
+def test_print_config_shows_every_setting_and_runs_nothing(file, tmp_path, capsys):
+    assert call("run", file, "--folder", tmp_path / "run", "--print_config", "--seed=7") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["seed"] == 7
+    assert config["schedule"] == "linear"
+    assert config["evaluate"]["batch_size"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "epoch: there is no such setting. Did you mean 'epochs'?"),
+        ({"epochs": "many"}, "epochs"),
+        ({"stream": "streams.world_fact"}, "Did you mean 'streams.world_facts'?"),
+        ({"strategies": ["Repaly"]}, "Did you mean 'Replay'?"),
+        (
+            {"strategies": [{"class_path": "lifelong.strategies.Replay", "init_args": {"capasity": 3}}]},
+            "strategies.0.init_args.capasity: there is no such setting. Did you mean 'capacity'?",
+        ),
+        ({"adapter": {"class_path": "LoraConfig", "init_args": {"rr": 3}}}, "adapter.init_args.rr"),
+        ({"evaluate": {"book": ["closed"]}}, "evaluate.book"),
+        ({"model": "./nowhere"}, "no model folder './nowhere'"),
+        ({"max_length": 10**6}, "max_length"),
+        ({"vary": {"strategy": [1]}}, "vary.strategy: there is no such setting. Did you mean 'strategies'?"),
+    ],
+)
+def test_a_mistake_in_the_file_is_answered_with_its_key(change, message, file, settings, tmp_path, capsys):
+    file.write_text(yaml.safe_dump(settings | change))
+    assert call("run", file, "--folder", tmp_path / "run", "--quiet") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_files_and_folders_that_are_not_there_are_named(tmp_path, capsys):
+    for command in ("run", "show", "resume"):
+        assert call(command, tmp_path / "nothing") in (1, 2)
+        assert "nothing" in capsys.readouterr().err
+
+
+def test_a_folder_with_another_run_is_refused(file, tmp_path, capsys):
+    assert call("run", file, "--folder", tmp_path / "run", "--quiet") == 0
+    assert call("run", file, "--folder", tmp_path / "run", "--quiet", "--seed", "5") == 1
+    assert "seed is 0 there and 5 here" in capsys.readouterr().err
+
+
+def test_streams_are_listed_and_looked_into(capsys):
+    assert call("streams") == 0
+    assert "streams.world_facts" in capsys.readouterr().out
+    assert call("streams", "streams.world_facts") == 0
+    assert "capitals" in capsys.readouterr().out
+    assert call("streams", "streams.world_fact") == 2
+    assert "Did you mean" in capsys.readouterr().err
