@@ -15,9 +15,7 @@ from peft import PeftConfig
 
 from lifelong.errors import ConfigError, suggestion
 from lifelong.evaluation import Evaluation
-from lifelong.evaluation import Evaluation
 from lifelong.experiment import Experiment
-from lifelong.prompts import PromptTemplate
 from lifelong.prompts import PromptTemplate
 from lifelong.registry import SAVED_STREAM, build, call, find_stream
 from lifelong.strategies import Strategy
@@ -29,8 +27,6 @@ _OBJECTS: dict[str, tuple[tuple[str, ...], type]] = {
     "callbacks": (("lightning.pytorch.callbacks",), Callback),
     "loggers": (("lightning.pytorch.loggers",), Logger),
 }
-# fields that hold settings of their own
-_GROUPS = {"evaluate": Evaluation, "template": PromptTemplate}
 # fields that hold settings of their own
 _GROUPS = {"evaluate": Evaluation, "template": PromptTemplate}
 

@@ -211,7 +211,7 @@ def _score(
     free = [number for number, question in enumerate(questions) if not question.row["choices"]]
     ranked = [number for number, question in enumerate(questions) if question.row["choices"]]
     if free:
-        limit = settings.max_new_tokens or _longest_answer(learner, [questions[n] for n in free]) + SPARE_TOKENS
+        limit = settings.max_new_tokens or _longest_answer(learner, task) + SPARE_TOKENS
         prompts = [
             learner.encoder.encode_prompt(questions[n].row, book, questions[n].text, reserve=limit) for n in free
         ]
@@ -250,13 +250,13 @@ def _perplexity(
     advance: Callable[[int], None],
 ) -> tuple[float, list[dict[str, Any]]]:
     rows = [learner.encoder.encode(question.row, book) for question in questions]
-    losses = torch.zeros(len(rows))
+    losses = torch.zeros(len(rows), dtype=torch.float64)  # a perplexity leaves float32's range at 89 nats a token
     tokens = torch.tensor([len(row.input_ids) - row.answer_start for row in rows])
     for numbers in by_length([len(row.input_ids) for row in rows], settings.batch_size):
         batch = collate([rows[number] for number in numbers], learner.pad_id)
         batch = learner.transfer_batch_to_device(batch, learner.device, 0)
         outputs, targets = learner.answer_logits(batch)
-        losses[numbers] = row_losses(outputs.logits, targets).cpu()
+        losses[numbers] = row_losses(outputs.logits, targets).double().cpu()
         advance(len(numbers))
     perplexities = (losses / tokens).exp().tolist()
     predictions = [_prediction(question, "", value) for question, value in zip(questions, perplexities, strict=True)]
@@ -274,6 +274,7 @@ def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
     }
 
 
-def _longest_answer(learner: Learner, questions: Sequence[_Question]) -> int:
-    answers = {(q.row["id"], answer): q.row for q in questions for answer in q.row["answers"]}
-    return max(len(learner.encoder.continuation(row, row["question"], answer)) for (_, answer), row in answers.items())
+def _longest_answer(learner: Learner, task: Task) -> int:
+    """Of all free questions of a task, so that a question in a sample is answered as it is among all of them."""
+    answers = ((row, answer) for row in task.test if not row["choices"] for answer in row["answers"])
+    return max(len(learner.encoder.continuation(row, row["question"], answer)) for row, answer in answers)

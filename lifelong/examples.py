@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import List as ListFeature
 
@@ -62,7 +63,7 @@ def read_csv(path: str | Path, delimiter: str = ",") -> Iterator[Located]:
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                raise DataError(f"{path}, line {reader.line_num}: malformed CSV: {error}") from None
+                raise DataError(f"{path}, line {reader.reader.line_num}: malformed CSV: {error}") from None
             if row is None:
                 return
             where = f"{path}, line {reader.line_num}"
@@ -75,9 +76,17 @@ def read_csv(path: str | Path, delimiter: str = ",") -> Iterator[Located]:
 
 
 def read_parquet(path: str | Path) -> Iterator[Located]:
-    """Rows of a Parquet file, numbered from 1."""
+    """Rows of a Parquet file, numbered from 1.
+
+    Raises:
+        DataError: the file is missing, or is of another format.
+    """
     path = _existing(path)
-    return read_dataset(Dataset.from_parquet(str(path)), f"{path}, row")
+    try:
+        dataset = Dataset.from_parquet(str(path))
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: is not a Parquet file: {error}") from None
+    return read_dataset(dataset, f"{path}, row")
 
 
 def read_dataset(dataset: Dataset, where: str) -> Iterator[Located]:

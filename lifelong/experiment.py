@@ -43,8 +43,8 @@ class Experiment:
     """One model learning one stream of tasks, stage by stage, measured after every stage.
 
     Args:
-        stream: the tasks, or where they are: ``"streams.world_facts"``, ``"path/to/my_stream.py:my_function"``, or one of
-            these as ``class_path`` beside its ``init_args``.
+        stream: the tasks, or where they are: ``"streams.world_facts"``, ``"path/to/my_stream.py:my_function"``, or
+            one of these as ``class_path`` beside its ``init_args``.
         model: ``"nano"``, a folder, or a name on the hub.
         adapter: ``None`` trains all weights; a PEFT configuration trains a fresh adapter; a folder or hub name goes on
             with the adapter found there.
@@ -93,7 +93,7 @@ class Experiment:
     warmup: float = 0.0
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
-    per_task: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    per_task: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
     train_book: Literal["closed", "gold"] = "closed"
     max_length: int | None = None
     template: PromptTemplate = field(default_factory=PromptTemplate)

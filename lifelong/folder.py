@@ -29,6 +29,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._intact: set[Path] = set()  # stages whose checksums were right; large ones are read once
 
     @property
     def exists(self) -> bool:
@@ -39,12 +40,12 @@ class RunFolder:
         return self.path / "config.yaml"
 
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Begin a run, or go on with one that has the same configuration.
+        """Begin a run, or go on with one that has the same configuration; one that measured nothing yet is begun anew.
 
         Raises:
             RunError: the folder holds a run with another configuration, or something that is no run.
         """
-        if self.exists:
+        if self.committed() >= 0:
             differences = _differences(self.config(), config)
             if self.read_json("environment.json").get("fingerprint") != environment["fingerprint"]:
                 differences.append("the rows of its stream are others")
@@ -54,7 +55,7 @@ class RunFolder:
                     "Choose another folder, or remove this one"
                 )
             return
-        if self.path.is_dir() and any(entry.name != "stream" for entry in self.path.iterdir()):
+        if not self.exists and self.path.is_dir() and any(entry.name != "stream" for entry in self.path.iterdir()):
             raise RunError(f"{self.path} exists and is not a run folder: choose another one")
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("environment.json", environment)
@@ -124,12 +125,15 @@ class RunFolder:
         write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def _check(self, stage: Path) -> None:
+        if stage in self._intact:
+            return
         manifest = json.loads((stage / "manifest.json").read_text(encoding="utf-8"))
         for name, checksum in manifest.items():
             path = stage / name
             if not path.is_file() or _checksum(path) != checksum:
                 problem = "has been altered" if path.is_file() else "is missing"
                 raise RunError(f"{path} {problem}: remove the folder {stage} to run this stage again")
+        self._intact.add(stage)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

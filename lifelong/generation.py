@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import Cache, GenerationConfig
 from transformers.utils import ModelOutput
@@ -34,14 +36,14 @@ def generate(
         N texts without special tokens and surrounding space.
     """
     eos = learner.tokenizer.eos_token_id
-    # a configuration of our own: the model's may ask for sampling or penalties
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=learner.pad_id, use_cache=True
     )
     texts = [""] * len(prompts)
     for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
         ids, mask = _left_padded([prompts[number] for number in numbers], learner)
-        output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+        with _configured(learner, greedy):
+            output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
         for number, answer in zip(numbers, output[:, ids.shape[1] :].tolist(), strict=True):
             # padding may be a token of its own, so the answer is cut here rather than by skipping special tokens
             answer = answer[: answer.index(eos)] if eos in answer else answer
@@ -89,6 +91,17 @@ def choice_log_likelihoods(
             results[numbers[place]].append(value)
         advance(len(numbers))
     return results
+
+
+@contextmanager
+def _configured(learner: Learner, configuration: GenerationConfig) -> Iterator[None]:
+    """In place of the model's own, which may ask for penalties, and with which ``generate`` fills what is not set."""
+    model = learner.model.get_base_model() if isinstance(learner.model, PeftModel) else learner.model
+    own, model.generation_config = model.generation_config, configuration
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _continue(

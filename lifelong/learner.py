@@ -63,7 +63,7 @@ class Training:
     warmup: float = 0.0
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
-    per_task: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    per_task: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -83,6 +83,10 @@ class Training:
             for key in settings:
                 if key not in ("epochs", "learning_rate"):
                     raise ConfigError(f"per_task, {task!r}: epochs and learning_rate can differ, not {key!r}")
+            try:
+                self.of_task(task)
+            except ConfigError as error:
+                raise ConfigError(f"per_task, {task!r}, {error}") from None
 
     def of_task(self, name: str) -> Training:
         """The settings for the stage of one task."""

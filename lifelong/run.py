@@ -16,7 +16,7 @@ from lifelong.metrics.accuracy_matrix import AccuracyMatrix
 from lifelong.metrics.figures import Figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Picture
+    from matplotlib.figure import Figure as Plot
 
 
 class Run:
@@ -76,6 +76,9 @@ class Run:
     def matrix_of(self, split: str = "test", book: str | None = None, metric: str | None = None) -> AccuracyMatrix:
         """The accuracy matrix of one split and pass.
 
+        Where some tasks are measured in perplexity and some are not, each matrix has all stages and only its own tasks,
+        so that figures which need one stage per task are undefined for both.
+
         Args:
             split: ``"test"`` or ``"probe"``.
             book: a pass of the run; its first one by default.
@@ -99,18 +102,8 @@ class Run:
         if not rows:
             there = {f"{row.split}/{row[4]}" for row in self.rows.itertuples()} if len(self.rows) else set()
             raise ConfigError(f"the run measured no {split}/{book}{suggestion(f'{split}/{book}', there)}")
-        stages = self._stages if len(tasks) == len(self.tasks) else None
-        if stages is None and self._stages == len(self.tasks):
-            rows, stages = self._own_stages(rows, tasks)
         cells = [(row["stage"], row["task"], row["score"], row["count"], row["sampled"]) for row in rows]
-        return AccuracyMatrix.from_cells(
-            tasks, stages or self._stages, cells, name=names.pop() if len(names) == 1 else "score"
-        )
-
-    def _own_stages(self, rows: list[dict[str, Any]], tasks: list[str]) -> tuple[list[dict[str, Any]], int]:
-        """Rows after the stages of some tasks only, renumbered: a matrix has one stage per task it shows."""
-        numbers = {0: 0, **{self.tasks.index(task) + 1: number for number, task in enumerate(tasks, start=1)}}
-        return [row | {"stage": numbers[row["stage"]]} for row in rows if row["stage"] in numbers], len(tasks)
+        return AccuracyMatrix.from_cells(tasks, self._stages, cells, name=names.pop() if len(names) == 1 else "score")
 
     @property
     def books(self) -> list[str]:
@@ -176,7 +169,7 @@ class Run:
                 tables.append(pd.DataFrame([place | row for row in rows]))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
-    def plot(self, kind: str = "matrix", **options: Any) -> Picture:
+    def plot(self, kind: str = "matrix", **options: Any) -> Plot:
         """Draw the run.
 
         Args:

@@ -10,8 +10,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from pathlib import Path
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -29,7 +31,7 @@ from lifelong.tasks import TaskStream
 from lifelong.trust import sign
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Picture
+    from lifelong.pictures import Picture
 
 FIGURES = (
     "average_accuracy",
@@ -39,6 +41,7 @@ FIGURES = (
     "forward_transfer",
     "average_incremental_accuracy",
 )
+_PICTURES_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Study:
         trust: allow code from outside of lifelong that the settings name.
 
     Raises:
-        ConfigError: a field is unknown, or a run of the grid cannot be built; nothing has run then.
+        ConfigError: a field is unknown, or a list of values is no such thing.
     """
 
     def __init__(
@@ -83,8 +86,6 @@ class Study:
             raise ConfigError("vary: names no field to vary")
         self.folder = Path(folder or base.get("folder") or "runs/study")
         self.points = list(self._points())
-        for point in self.points:
-            make_experiment(_fresh(point.config), trust)  # all mistakes before the first run, not after hours
 
     def _points(self) -> Iterator[Point]:
         names = [field.name for field in fields(Experiment)]
@@ -114,8 +115,11 @@ class Study:
             quiet: no progress bars.
 
         Raises:
-            ConfigError: several processes are asked for and the stream or a class exists in this one only.
+            ConfigError: a run of the grid cannot be built (none has begun then), or several processes are asked for and
+                a class exists in this one only.
         """
+        for point in self.points:
+            make_experiment(_fresh(point.config), self.trust)  # all mistakes before the first run, not after hours
         self._write()
         if jobs > 1:
             self._run_in_processes(jobs, quiet)
@@ -133,11 +137,17 @@ class Study:
         reporter = Reporter(quiet)
         threads = max(1, (os.cpu_count() or 1) // jobs)
         context = multiprocessing.get_context("spawn")  # forked processes would share torch's thread pool
-        with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
-            futures = {pool.submit(_run_point, point, self.trust, True): point for point in self.points}
-            for number, future in enumerate(as_completed(futures), start=1):
-                outcome = future.result() or "done"
-                reporter.line(f"{number}/{len(futures)} {futures[future].folder.name}: {outcome}")
+        try:
+            with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+                futures = {pool.submit(_run_point, point, self.trust, True): point for point in self.points}
+                for number, future in enumerate(as_completed(futures), start=1):
+                    outcome = future.result() or "done"
+                    reporter.line(f"{number}/{len(futures)} {futures[future].folder.name}: {outcome}")
+        except (BrokenProcessPool, PicklingError, AttributeError) as error:
+            raise ConfigError(
+                f"jobs: a run could not be handed to another process ({error}). Classes and functions of a notebook "
+                "exist in its own process only: put them into a file, or use jobs=1"
+            ) from error
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +205,7 @@ class Study:
         Args:
             kind: ``"matrix"``: the accuracy matrices.
         """
-        from matplotlib.figure import Figure as Picture
+        from lifelong.pictures import Picture
 
         if kind != "matrix":
             raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, ['matrix'])}")
@@ -203,9 +213,12 @@ class Study:
         if not runs:
             raise RunError(f"{self.folder} has no finished stage yet")
         tasks = max(len(run.tasks) for run in runs.values())
-        size = 2.5 + 0.9 * tasks
-        figure = Picture(figsize=(size * len(runs), 1.5 + 0.6 * tasks), layout="constrained")
-        for ax, (name, run) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
+        columns = min(len(runs), _PICTURES_IN_A_ROW)
+        lines = -(-len(runs) // columns)
+        size = (columns * (2.5 + 0.9 * tasks), lines * (1.5 + 0.6 * tasks))
+        figure = Picture(figsize=size, layout="constrained")
+        for number, (name, run) in enumerate(runs.items(), start=1):
+            ax = figure.add_subplot(lines, columns, number)
             run.matrix.plot(ax)
             ax.set_title(name)
         return figure

@@ -443,8 +443,6 @@ class TaskStream(Sequence[Task]):
             seed: decides which rows are held out.
             columns, choices, **settings: as for ``Task.from_dataset``.
         """
-        if by not in dataset.column_names:
-            raise DataError(f"there is no column {by!r} to group by{suggestion(by, dataset.column_names)}")
         tasks = []
         for value, rows in _by_value(dataset, by).items():
             train = dataset.select(rows)
@@ -502,6 +500,8 @@ class TaskStream(Sequence[Task]):
 
 def _by_value(dataset: Dataset, column: str) -> dict[Any, list[int]]:
     """Row numbers per value of a column, in order of first appearance; class labels by name."""
+    if column not in dataset.column_names:
+        raise DataError(f"there is no column {column!r} to group by{suggestion(column, dataset.column_names)}")
     feature = dataset.features[column]
     rows: dict[Any, list[int]] = {}
     for number, value in enumerate(dataset[column]):

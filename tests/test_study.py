@@ -77,17 +77,10 @@ def test_processes_give_the_same_table_as_one_after_the_other(study, tiny_stream
     vary = {"strategies": {"naive": [Naive()], "replay": [Replay(0.5)]}}
     apart = Study(base(tiny_stream, llama_folder), vary, tmp_path).run(jobs=2, quiet=True).table()
     together = study.table().query("seed == '0' and state == 'done'").reset_index()
-    for name in ("strategies", "state", "average_accuracy", "forgetting", "probe_accuracy"):
-        assert (
-            apart[name].tolist() == pytest.approx(together[name].tolist())
-            if name
-            in (
-                "average_accuracy",
-                "forgetting",
-                "probe_accuracy",
-            )
-            else apart[name].tolist() == together[name].tolist()
-        )
+    for name in ("strategies", "state"):
+        assert apart[name].tolist() == together[name].tolist()
+    for name in ("average_accuracy", "forgetting", "probe_accuracy"):
+        assert apart[name].tolist() == pytest.approx(together[name].tolist())
 
 
 def test_a_dotted_key_varies_a_setting_inside_another(tiny_stream, llama_folder, tmp_path):
@@ -99,6 +92,15 @@ def test_a_dotted_key_varies_a_setting_inside_another(tiny_stream, llama_folder,
     study = Study(settings, {"adapter.init_args.r": [2, 4]}, tmp_path)
     assert [point.config["adapter"]["init_args"]["r"] for point in study.points] == [2, 4]
     assert [point.folder.name for point in study.points] == ["r=2", "r=4"]
+
+
+def test_a_class_that_other_processes_cannot_find_is_refused_in_words(tiny_stream, llama_folder, tmp_path):
+    class Local(Strategy):
+        """Exists in this function only."""
+
+    study = Study(base(tiny_stream, llama_folder), {"strategies": {"local": [Local()]}}, tmp_path)
+    with pytest.raises(ConfigError, match="put them into a file"):
+        study.run(jobs=2, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -113,5 +115,5 @@ def test_a_dotted_key_varies_a_setting_inside_another(tiny_stream, llama_folder,
 )
 def test_a_grid_that_cannot_run_is_refused_before_its_first_run(vary, message, tiny_stream, llama_folder, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        Study(base(tiny_stream, llama_folder), vary, tmp_path / "study")
+        Study(base(tiny_stream, llama_folder), vary, tmp_path / "study").run(quiet=True)
     assert not (tmp_path / "study").exists()

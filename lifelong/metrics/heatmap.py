@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
+from lifelong.pictures import Picture
+
 _OWN_STAGE = "#d55e00"
 _LONGEST_NAME = 28
 
@@ -46,7 +48,7 @@ def draw_heatmap(
     if ax is None:
         longest = min(max(map(len, [*tasks, *stages])), _LONGEST_NAME) * 0.075
         size = (max(4.5, 0.62 * columns + longest + 1.7), max(3.0, 0.42 * rows + longest * 0.75 + 1.2))
-        ax = Figure(figsize=size, layout="constrained").add_subplot()
+        ax = Picture(figsize=size, layout="constrained").add_subplot()
 
     measured = R[~np.isnan(R)]
     image = ax.imshow(

@@ -1,0 +1,271 @@
+"""Rows from anywhere become checked examples, and a row that cannot be used says where it stands and why."""
+
+import json
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from lifelong import examples
+from lifelong.errors import DataError
+
+WHOLE = {
+    "id": "a1",
+    "question": "Capital of France?",
+    "answers": ["Paris", "Lutetia"],
+    "choices": ["Paris", "Rome"],
+    "passages": ["Paris is the capital."],
+    "probes": ["Which city governs France?"],
+}
+
+
+def built(*rows, **settings):
+    """Examples made from mappings, as plain dictionaries."""
+    return list(examples.build(examples.read_rows(rows, "row"), **settings))
+
+
+def refusal(*rows, **settings) -> str:
+    """What is said about rows that cannot be used."""
+    with pytest.raises(DataError) as caught:
+        built(*rows, **settings)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- fields
+
+
+def test_a_whole_row_keeps_every_field_as_it_is():
+    assert built(WHOLE) == [WHOLE]
+
+
+def test_a_row_of_question_and_answer_gets_empty_lists_and_its_number_as_id():
+    row = {"question": "2 + 2?", "answer": "4"}
+    empty = {"choices": [], "passages": [], "probes": []}
+    assert built(row, row) == [
+        {"id": "0", "question": "2 + 2?", "answers": ["4"], **empty},
+        {"id": "1", "question": "2 + 2?", "answers": ["4"], **empty},
+    ]
+
+
+def test_every_dataset_has_the_same_six_features_in_the_same_order():
+    dataset = examples.build(examples.read_rows([WHOLE], "row"))
+    assert dataset.features == examples.FEATURES
+    assert dataset.column_names == ["id", "question", "answers", "choices", "passages", "probes"]
+
+
+def test_columns_with_other_names_are_found_through_the_mapping():
+    row = {"prompt": "Q?", "label": "yes", "context": ["p1", "p2"], "key": 7}
+    mapping = {"question": "prompt", "answers": "label", "passages": "context", "id": "key"}
+    (example,) = built(row, columns=mapping)
+    assert (example["id"], example["question"], example["answers"]) == ("7", "Q?", ["yes"])
+    assert example["passages"] == ["p1", "p2"]
+
+
+def test_a_number_becomes_its_text():
+    (example,) = built({"question": "How many?", "answers": [12, 0.5], "id": 3})
+    assert example["answers"] == ["12", "0.5"]
+    assert example["id"] == "3"
+
+
+def test_shared_choices_go_to_rows_that_bring_none():
+    first = {"question": "a", "answer": "yes"}
+    second = {"question": "b", "answer": "up", "choices": ["up", "down"]}
+    rows = built(first, second, choices=["yes", "no"])
+    assert [row["choices"] for row in rows] == [["yes", "no"], ["up", "down"]]
+
+
+def test_one_right_answer_among_the_choices_is_enough():
+    (example,) = built({"question": "q", "answers": ["Lutetia", "Paris"], "choices": ["Paris", "Rome"]})
+    assert example["answers"] == ["Lutetia", "Paris"]
+
+
+def test_raw_text_needs_no_question():
+    (example,) = built({"question": "", "answers": "some text"}, raw_text=True)
+    assert example["question"] == ""
+
+
+def test_columns_that_are_no_field_are_left_out():
+    (example,) = built({**WHOLE, "colour": "red"})
+    assert example == WHOLE
+
+
+# ---------------------------------------------------------------- rows that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "problem"),
+    [
+        ({"question": "", "answer": "x"}, "question", "is empty"),
+        ({"question": "  \n", "answer": "x"}, "question", "is empty"),
+        ({"question": None, "answer": "x"}, "question", "is empty"),
+        ({"question": "q", "answer": ""}, "answers", "is empty"),
+        ({"question": "q", "answer": None}, "answers", "is empty"),
+        ({"question": "q", "answers": []}, "answers", "is empty"),
+        ({"question": "q", "answer": " "}, "answers", "holds an empty text"),
+        ({"question": "q", "answers": ["x", ""]}, "answers", "holds an empty text"),
+        ({"question": "q", "answer": "x", "probes": ["one", " "]}, "probes", "holds an empty text"),
+        ({"question": "q", "answer": "x", "passages": [""]}, "passages", "holds an empty text"),
+        ({"question": "q", "answer": "x", "choices": ["y", "z"]}, "choices", "'x' is not among ['y', 'z']"),
+        ({"question": "q", "answer": True}, "answers", "expected text, got bool"),
+        ({"question": "q", "answer": {"text": "x"}}, "answers", "expected text, got dict"),
+        ({"question": ["q"], "answer": "x"}, "question", "expected text, got list"),
+        ({"question": "q", "answer": "x", "probes": [["nested"]]}, "probes", "expected text, got list"),
+        ({"question": float("nan"), "answer": "x"}, "question", "is NaN"),
+        ({"question": "q", "answers": ["x", float("nan")]}, "answers", "is NaN"),
+    ],
+)
+def test_a_row_that_cannot_be_used_names_place_field_and_problem(row, field, problem):
+    message = refusal({"question": "fine", "answer": "fine"}, row)
+    assert message.startswith(f"row 2, field {field!r}: ")
+    assert problem in message
+
+
+@pytest.mark.parametrize(("missing", "row"), [("question", {"answer": "x"}), ("answers", {"question": "q"})])
+def test_a_missing_column_is_named(missing, row):
+    message = refusal(row)
+    assert f"row 1, field {missing!r}: there is no column" in message
+
+
+def test_a_mistyped_column_offers_the_nearest_name():
+    message = refusal({"question": "q", "answer": "x", "contexts": "p"}, columns={"passages": "context"})
+    assert message == "row 1, field 'passages': there is no column 'context'. Did you mean 'contexts'?"
+
+
+def test_an_unknown_field_in_the_mapping_offers_the_nearest_name():
+    assert refusal(WHOLE, columns={"questions": "q"}).endswith("Did you mean 'question'?")
+
+
+def test_an_id_used_twice_names_both_places():
+    message = refusal({**WHOLE}, {**WHOLE, "id": "b"}, {**WHOLE})
+    assert message == "row 3, field 'id': 'a1' was used before, at row 1"
+
+
+def test_a_row_that_is_no_mapping_is_refused():
+    assert refusal(("q", "a")) == "row 1: expected a mapping of fields, got tuple"
+
+
+# ---------------------------------------------------------------- JSON lines
+
+
+def jsonl(path, *lines: str):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_json_lines_are_read_in_order_and_blank_ones_skipped(tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", json.dumps({"question": "Größe?"}), "", "   ", '{"question": "\\u4e2d"}')
+    rows = list(examples.read_jsonl(path))
+    assert rows == [(f"{path}, line 1", {"question": "Größe?"}), (f"{path}, line 4", {"question": "中"})]
+
+
+def test_malformed_json_names_file_line_and_column(tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", '{"question": "q", "answer": "a"}', '{"question": "q", "answer": }')
+    with pytest.raises(DataError) as caught:
+        list(examples.read_jsonl(path))
+    assert str(caught.value) == f"{path}, line 2: malformed JSON: Expecting value at column 29"
+
+
+def test_a_json_line_that_is_no_object_is_refused(tmp_path):
+    path = jsonl(tmp_path / "t.jsonl", '["q", "a"]')
+    with pytest.raises(DataError, match=r"t\.jsonl, line 1: expected a JSON object, got list"):
+        list(examples.read_jsonl(path))
+
+
+def test_bytes_that_are_not_utf8_name_file_and_line(tmp_path):
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(b'{"question": "ok", "answer": "a"}\n{"question": "Gr\xf6\xdfe", "answer": "a"}\n')
+    with pytest.raises(DataError, match=r"latin\.jsonl, line 2: is not UTF-8 text"):
+        list(examples.read_jsonl(path))
+
+
+@pytest.mark.parametrize("reader", [examples.read_jsonl, examples.read_csv, examples.read_parquet])
+def test_a_missing_file_is_named(reader, tmp_path):
+    with pytest.raises(DataError, match=r"there is no file .*nowhere\.dat"):
+        list(reader(tmp_path / "nowhere.dat"))
+
+
+# ---------------------------------------------------------------- CSV
+
+
+def test_csv_cells_may_hold_delimiters_quotes_and_line_breaks(tmp_path):
+    path = tmp_path / "t.csv"
+    table = pd.DataFrame({"question": ['Say "hi", please', "two\nlines"], "answer": ["x;y", "é"]})
+    table.to_csv(path, index=False)  # pandas is the independent writer
+    rows = [row for _, row in examples.read_csv(path)]
+    assert rows == table.to_dict("records")
+
+
+def test_a_csv_row_is_placed_at_the_line_where_it_ends(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('question,answer\n"two\nlines",x\nq,y\n')
+    assert [where for where, _ in examples.read_csv(path)] == [f"{path}, line 3", f"{path}, line 4"]
+
+
+def test_another_delimiter_can_be_named(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("question\tanswer\nq, r\ta\n")
+    assert [row for _, row in examples.read_csv(path, "\t")] == [{"question": "q, r", "answer": "a"}]
+
+
+def test_the_byte_order_mark_of_spreadsheets_is_no_part_of_the_first_column(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("question,answer\nq,a\n", encoding="utf-8-sig")
+    assert [row for _, row in examples.read_csv(path)] == [{"question": "q", "answer": "a"}]
+
+
+@pytest.mark.parametrize("line", ["only one", "one,two,three"])
+def test_a_csv_line_of_another_width_names_file_and_line(line, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"question,answer\nq,a\n{line}\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 3: the number of cells differs from the header's 2"):
+        list(examples.read_csv(path))
+
+
+def test_a_csv_cell_that_is_not_utf8_names_file_and_line(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"question,answer\nq,a\nGr\xf6\xdfe,b\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 3: is not UTF-8 text"):
+        list(examples.read_csv(path))
+
+
+def test_a_csv_cell_beyond_the_modules_limit_names_the_file(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"question,answer\nq,{'x' * 200_000}\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 2: malformed CSV: field larger than field limit"):
+        list(examples.read_csv(path))
+
+
+# ---------------------------------------------------------------- Parquet and datasets
+
+
+def test_parquet_rows_are_those_that_pyarrow_wrote(tmp_path):
+    path = tmp_path / "t.parquet"
+    rows = [{"question": "q1", "answers": ["a", "b"]}, {"question": "q2", "answers": ["c"]}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert list(examples.read_parquet(path)) == [(f"{path}, row 1", rows[0]), (f"{path}, row 2", rows[1])]
+
+
+def test_a_parquet_file_that_was_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "t.parquet"
+    for answer in ("one", "two"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"question": "q", "answer": answer}]), path)
+        assert [row["answer"] for _, row in examples.read_parquet(path)] == [answer]
+
+
+def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path):
+    path = tmp_path / "t.parquet"
+    path.write_text("question,answer\nq,a\n")
+    with pytest.raises(DataError, match=r"t\.parquet: is not a Parquet file"):
+        list(examples.read_parquet(path))
+
+
+def test_class_labels_become_their_names():
+    features = Features({"question": Value("string"), "answer": ClassLabel(names=["bad", "good"])})
+    dataset = Dataset.from_dict({"question": ["q", "r", "s"], "answer": [1, 0, None]}, features=features)
+    assert list(examples.read_dataset(dataset, "row")) == [
+        ("row 1", {"question": "q", "answer": "good"}),
+        ("row 2", {"question": "r", "answer": "bad"}),
+        ("row 3", {"question": "s", "answer": None}),
+    ]

@@ -1,0 +1,216 @@
+"""What is written and weighed in batches is what one prompt at a time gives."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch.nn.functional import log_softmax
+
+from lifelong.generation import by_length, choice_log_likelihoods, generate
+from lifelong.models import NANO
+
+MODELS = pytest.mark.parametrize(
+    "model",
+    [
+        "llama_folder",
+        "gpt2_folder",
+        pytest.param(
+            "nano", marks=pytest.mark.skipif(not (NANO / "model.safetensors").is_file(), reason="not trained yet")
+        ),
+    ],
+)
+QUESTIONS = [
+    "What colour is the sky?",
+    "Why?",
+    "Where does the eagle live, and where does the mole live when the summer is over and the snow comes?",
+    "How many hours in a day are there?",
+    "Count the planets, please.",
+    "Q",
+    "Name the rose's colour. Then name the colour of the grass, of the sun and of the coal.",
+]
+
+
+@pytest.fixture
+def learner(model, request, make_learner):
+    folder = model if model == "nano" else request.getfixturevalue(model)
+    return make_learner(folder).eval()
+
+
+def encoded(learner, texts=QUESTIONS) -> list[list[int]]:
+    return [learner.tokenizer(f"Question: {text}\nAnswer:")["input_ids"] for text in texts]
+
+
+def written_by_hand(learner, prompt: list[int], size: int) -> str:
+    """Greedy search as it is defined: read everything anew for every token, no cache, no padding."""
+    tokens = list(prompt)
+    for _ in range(size):
+        best = int(learner.model(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax())
+        if best == learner.tokenizer.eos_token_id:
+            break
+        tokens.append(best)
+    return learner.tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True).strip()
+
+
+def weighed_by_hand(learner, prompt: list[int], choice: list[int]) -> float:
+    """The log-likelihood of one choice from one full forward pass."""
+    with torch.no_grad():
+        chances = log_softmax(learner.model(torch.tensor([prompt + choice]), use_cache=False).logits[0].double(), -1)
+    return sum(float(chances[len(prompt) + place - 1, token]) for place, token in enumerate(choice))
+
+
+# ---------------------------------------------------------------- free answers
+
+
+@MODELS
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@torch.no_grad()
+def test_batched_answers_are_those_of_greedy_search_one_by_one(learner, batch_size):
+    prompts = encoded(learner)
+    expected = [written_by_hand(learner, prompt, 6) for prompt in prompts]
+    assert len(set(expected)) > 1  # prompts of one answer could be mixed up unseen
+    assert generate(learner, prompts, 6, batch_size) == expected
+
+
+@MODELS
+@torch.no_grad()
+def test_batched_answers_are_those_of_the_models_own_generate(learner):
+    prompts = encoded(learner)
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        output = learner.model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=learner.pad_id
+        )
+        expected.append(learner.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip())
+    assert generate(learner, prompts, 6) == expected
+
+
+@MODELS
+@torch.no_grad()
+def test_an_answer_ends_at_the_end_token_and_others_go_on(learner):
+    prompts = encoded(learner)
+    head = learner.model.get_output_embeddings()
+    # the end is made likelier and likelier, so that some answers of a batch stop early
+    bias = torch.zeros(head.weight.shape[0])
+    hook = head.register_forward_hook(lambda module, inputs, output: output + bias)
+    lengths = set()
+    for strength in (0.5, 1, 2, 4, 8, 16):
+        bias[learner.tokenizer.eos_token_id] = strength
+        expected = [written_by_hand(learner, prompt, 6) for prompt in prompts]
+        assert generate(learner, prompts, 6) == expected
+        lengths |= {len(text) for text in expected}
+    hook.remove()
+    assert 0 in lengths and len(lengths) > 1
+
+
+@pytest.mark.parametrize("model", ["llama_folder"])
+@pytest.mark.parametrize("adapter", [None, LoraConfig(target_modules="all-linear")])
+@pytest.mark.parametrize(
+    "habit",
+    [
+        {"repetition_penalty": 50.0},
+        {"no_repeat_ngram_size": 1},
+        {"bad_words_ids": [[number] for number in range(100, 300)]},
+        {"do_sample": True, "temperature": 100.0},
+        {"min_new_tokens": 4},
+        {"num_beams": 3},
+    ],
+)
+def test_habits_of_the_models_own_configuration_do_not_matter(learner, adapter, habit, make_learner, request):
+    prompts = encoded(learner)
+    expected = generate(learner, prompts, 6)
+    other = make_learner(request.getfixturevalue("llama_folder"), adapter).eval()
+    base = other.model if adapter is None else other.model.get_base_model()
+    own = base.generation_config
+    for key, value in habit.items():
+        setattr(own, key, value)
+    torch.manual_seed(0)
+    assert generate(other, prompts, 6) == expected
+    assert base.generation_config is own
+    assert all(getattr(own, key) == value for key, value in habit.items())
+
+
+@MODELS
+def test_progress_is_told_once_per_batch(learner):
+    asked = []
+    generate(learner, encoded(learner), 1, 3, asked.append)
+    assert asked == [3, 3, 1]
+
+
+# ---------------------------------------------------------------- given answers
+
+
+def choices_for(learner) -> list[list[list[int]]]:
+    """For each prompt another number of choices, of another length each."""
+    texts = [" blue", " green meadow", " six or seven of them, as some would say", " a", " dark red!"]
+    tokens = [learner.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    eos = learner.tokenizer.eos_token_id
+    tokens[1] = [*tokens[1], eos]
+    one = [tokens[0][0]]  # of one token, so that nothing goes on from the cache
+    return [tokens, [one], tokens[::-1], [one, tokens[2]], [tokens[1], tokens[3]], [one, one], tokens[2:3]]
+
+
+@MODELS
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+@torch.no_grad()
+def test_choices_weigh_what_a_full_pass_over_prompt_and_choice_gives(learner, batch_size):
+    prompts, choices = encoded(learner), choices_for(learner)
+    found = choice_log_likelihoods(learner, prompts, choices, batch_size)
+    assert [len(scores) for scores in found] == [len(some) for some in choices]
+    for prompt, some, scores in zip(prompts, choices, found, strict=True):
+        expected = [weighed_by_hand(learner, prompt, choice) for choice in some]
+        assert scores == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@MODELS
+@torch.no_grad()
+def test_choices_of_one_token_each_need_no_second_pass(learner):
+    prompts = encoded(learner)
+    singles = [[[10], [20], [30]] for _ in prompts]
+    calls = []
+    hook = learner.model.register_forward_hook(lambda *_: calls.append(1))
+    found = choice_log_likelihoods(learner, prompts, singles)
+    hook.remove()
+    assert len(calls) == 1
+    for prompt, scores in zip(prompts, found, strict=True):
+        assert scores == pytest.approx([weighed_by_hand(learner, prompt, [n]) for n in (10, 20, 30)], abs=1e-4)
+
+
+@MODELS
+@torch.no_grad()
+def test_a_prompt_is_read_once_whatever_the_number_of_its_choices(learner):
+    prompts, read = encoded(learner), []
+    hook = learner.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    choices = [[[10, 11, 12]] * 4 for _ in prompts]
+    choice_log_likelihoods(learner, prompts, choices, batch_size=14)
+    hook.remove()
+    width = max(map(len, prompts))
+    assert read == [(7, width), (14, 2), (14, 2)]  # 28 continuations, their last token is only predicted
+
+
+@MODELS
+@torch.no_grad()
+def test_going_on_from_a_cache_leaves_it_as_it_was_for_the_next_batch(learner):
+    prompts, choices = encoded(learner)[:2], [[[5, 6, 7], [8, 9]], [[10, 11], [12, 13, 14]]]
+    caches = []
+
+    def keep(module, args, kwargs, output):
+        if "past_key_values" not in kwargs:
+            layers = output.past_key_values.layers
+            caches.append((output.past_key_values, [(layer.keys.clone(), layer.values.clone()) for layer in layers]))
+
+    hook = learner.model.register_forward_hook(keep, with_kwargs=True)
+    choice_log_likelihoods(learner, prompts, choices, batch_size=2)
+    hook.remove()
+    ((cache, before),) = caches
+    for layer, (keys, values) in zip(cache.layers, before, strict=True):
+        assert torch.equal(layer.keys, keys)
+        assert torch.equal(layer.values, values)
+
+
+def test_batches_go_from_long_to_short_and_hold_everything_once():
+    lengths = [3, 9, 1, 7, 9, 2]
+    batches = by_length(lengths, 4)
+    assert batches == [[1, 4, 3, 0], [5, 2]]
+    assert by_length([], 4) == []

@@ -1,0 +1,40 @@
+"""The code in the README runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lifelong import Experiment
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+STREAM, STRATEGY = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(STREAM, names)
+    assert names["run"].matrix.matrix[1, 0] == 1.0
+    assert "cargo" in capsys.readouterr().out
+
+
+def test_the_strategy_in_twenty_lines_holds_the_weights_back(tiny_stream, llama_folder, tmp_path):
+    names = {"__name__": "readme"}
+    exec(STRATEGY, names)
+
+    def drift(strength: float) -> float:
+        settings = {"learning_rate": 1e-2, "epochs": 5, "trainer": {"accelerator": "cpu"}}
+        strategy = names["L2Anchor"](strength)
+        folder = tmp_path / str(strength)
+        Experiment(tiny_stream[:2], str(llama_folder), strategies=[strategy], folder=folder, **settings).run(quiet=True)
+        return distance(folder)
+
+    assert drift(100.0) < 0.2 * drift(0.0)
+
+
+def distance(folder: Path) -> float:
+    from safetensors.torch import load_file
+
+    first, second = (load_file(folder / "stages" / str(stage) / "model" / "model.safetensors") for stage in (1, 2))
+    return sum(float((first[name] - second[name]).pow(2).sum()) for name in first)

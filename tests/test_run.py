@@ -1,0 +1,107 @@
+"""A run's matrix and figures are what its predictions say, and holes stay holes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from lifelong import Experiment, Run
+from lifelong.errors import ConfigError, RunError
+from lifelong.evaluation import Evaluation
+from lifelong.strategies import Joint
+
+
+def run_of(stream, model, folder, **settings) -> Run:
+    defaults = {"epochs": 1, "batch_size": 4, "trainer": {"accelerator": "cpu"}}
+    return Experiment(stream, str(model), folder=folder, **defaults | settings).run(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_stream, llama_folder, tmp_path_factory) -> Run:
+    return run_of(tiny_stream, llama_folder, tmp_path_factory.mktemp("runs") / "whole", epochs=30, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def sampled(tiny_stream, llama_folder, tmp_path_factory) -> Run:
+    settings = Evaluation(sample=3, probes=False)
+    return run_of(tiny_stream, llama_folder, tmp_path_factory.mktemp("runs") / "sampled", evaluate=settings)
+
+
+@pytest.fixture(scope="module")
+def seen(tiny_stream, llama_folder, tmp_path_factory) -> Run:
+    settings = Evaluation(tasks="seen", every=5, probes=False)
+    return run_of(tiny_stream, llama_folder, tmp_path_factory.mktemp("runs") / "seen", evaluate=settings)
+
+
+@pytest.mark.parametrize("split", ["test", "probe"])
+def test_a_cell_is_the_mean_of_its_predictions(whole, split):
+    matrix = whole.matrix_of(split).to_frame()
+    cells = whole.predictions.query("split == @split").groupby(["stage", "task"])["score"].mean()
+    for (stage, task), score in cells.items():
+        assert matrix[task].iloc[stage] == pytest.approx(score)
+    assert matrix.iloc[1, 0] > 0.5 or split == "probe"
+
+
+def test_every_question_is_answered_once_in_every_stage(whole, tiny_stream):
+    asked = whole.predictions.query("split == 'test'").groupby(["stage", "task"])["question"].apply(list)
+    for (_, task), questions in asked.items():
+        assert questions == tiny_stream[task].test["question"][:]
+
+
+def test_sampled_cells_say_so_and_necessary_ones_are_never_sampled(sampled):
+    counts = sampled.matrix.counts.tolist()
+    # rows: untrained, after 1, 2, 3; full where a task's own stage is near, at the start and at the end
+    assert counts == [[8, 8, 8], [8, 8, 3], [3, 8, 8], [8, 8, 8]]
+    assert sampled.matrix.sampled.tolist() == [[count == 3 for count in row] for row in counts]
+
+
+def test_cells_that_were_not_measured_stay_holes_and_the_figures_say_so(seen):
+    holes = [[math.isnan(cell) for cell in row] for row in seen.matrix.matrix.tolist()]
+    assert holes == [[False] * 3, [False, False, True], [True, False, False], [False] * 3]
+    figures = {figure["name"]: figure for figure in seen.figures()}
+    assert figures["backward_transfer"]["value"] is not None
+    assert figures["forward_transfer"]["value"] is not None
+    for name in ("forgetting", "average_incremental_accuracy"):
+        assert figures[name]["value"] is None
+        assert "was not measured" in figures[name]["reason"]
+    assert figures["forgetting over measured tasks, 1 of 2"]["value"] is not None
+
+
+def test_intransigence_is_measured_against_a_joint_run(whole, tiny_stream, llama_folder, tmp_path):
+    joint = run_of(tiny_stream, llama_folder, tmp_path / "joint", strategies=[Joint()], epochs=2)
+    (figure,) = [f for f in whole.figures(joint) if f["name"] == "intransigence" and f["split"] == "test"]
+    own = [whole.matrix.matrix[stage, stage - 1] for stage in (1, 2, 3)]
+    by_hand = sum(float(reference - score) for reference, score in zip(joint.matrix.matrix[1], own, strict=True)) / 3
+    assert figure["value"] == pytest.approx(by_hand)
+
+
+def test_views_can_be_rebuilt_from_the_stages(whole):
+    views = ["matrix.csv", "metrics.json", "matrix.png"]
+    before = {name: (whole.path / name).read_bytes() for name in views[:2]}
+    for name in views:
+        (whole.path / name).unlink()
+    whole.write_views()
+    assert before == {name: (whole.path / name).read_bytes() for name in views[:2]}
+    assert (whole.path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    for figure in json.loads((whole.path / "metrics.json").read_text()):
+        assert (figure["value"] is None) == bool(figure["reason"])
+        assert figure["definition"]
+
+
+def test_a_stage_that_was_tampered_with_is_named(sampled, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(sampled.path, tmp_path / "copy")
+    rows = copy / "stages" / "2" / "rows.csv"
+    rows.write_text(rows.read_text().replace("0.0", "1.0"))
+    with pytest.raises(RunError, match=r"stages/2/rows.csv has been altered"):
+        Run(copy).rows  # noqa: B018
+
+
+def test_what_was_not_measured_is_refused_with_what_was(sampled):
+    with pytest.raises(ConfigError, match=r"no probe/closed.*test/closed"):
+        sampled.matrix_of("probe")
+    with pytest.raises(RunError, match="is not a run folder"):
+        Run(sampled.path / "stages")

@@ -1,0 +1,516 @@
+"""Tasks are read from anywhere and checked; streams are immutable, and know each other by their content."""
+
+import copy
+import dataclasses
+import json
+import random
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from lifelong.errors import DataError
+from lifelong.tasks import Task, TaskStream
+
+ROWS = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(4)]
+
+
+def task(name="t", rows=ROWS, **settings) -> Task:
+    return Task(name, rows, settings.pop("test", rows), **settings)
+
+
+def stream(*names, rows=6) -> TaskStream:
+    """Tasks whose rows say where they come from."""
+    tasks = []
+    for name in names:
+        made = [{"question": f"{name} q{number}", "answer": f"{name} a{number}"} for number in range(rows)]
+        tasks.append(task(name, made))
+    return TaskStream("s", tasks)
+
+
+def questions(rows) -> list[str]:
+    return list(rows["question"])
+
+
+def refusal(make, *arguments, **settings) -> str:
+    with pytest.raises(DataError) as caught:
+        make(*arguments, **settings)
+    return str(caught.value)
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def test_rows_may_come_from_any_iterable():
+    made = Task("t", train=(row for row in ROWS), test=Dataset.from_list(ROWS), validation=tuple(ROWS[:1]))
+    assert questions(made.train) == questions(made.test) == ["q0", "q1", "q2", "q3"]
+    assert questions(made.validation) == ["q0"]
+
+
+def test_a_task_keeps_its_rows_when_the_list_it_was_made_from_changes():
+    rows = copy.deepcopy(ROWS)
+    made = task(rows=rows)
+    rows[0]["question"] = "changed"
+    rows.clear()
+    assert questions(made.train) == ["q0", "q1", "q2", "q3"]
+
+
+def test_nothing_of_a_task_can_be_assigned():
+    made = task()
+    for field in dataclasses.fields(Task):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field.name, None)
+
+
+def test_a_bad_row_names_task_split_row_and_field():
+    bad = [*ROWS, {"question": "q", "answer": ""}]
+    message = refusal(Task, "capitals", ROWS, bad)
+    assert message == "task 'capitals', test row 5, field 'answers': is empty"
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_an_empty_split_is_named(split):
+    splits = {"train": ROWS, "test": ROWS, split: []}
+    assert refusal(Task, "t", **splits) == f"task 't': the {split} split is empty"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "a\nb", " a", "a:b"])
+def test_a_name_that_could_not_be_a_file_is_refused(name):
+    assert "use letters, digits" in refusal(task, name)
+
+
+def test_names_may_have_letters_of_any_language():
+    assert task("Größen 2.0-b_c").name == "Größen 2.0-b_c"
+
+
+def test_an_unknown_metric_or_kind_offers_the_nearest():
+    assert "task 't': " in refusal(task, metric="exact_mach") and "exact_match" in refusal(task, metric="exact_mach")
+    assert refusal(task, kind="knowlege").endswith("Did you mean 'knowledge'?")
+
+
+def test_choices_without_the_answer_name_the_row():
+    rows = [{"question": "q", "answer": "c", "choices": ["a", "b"]}]
+    message = refusal(task, rows=rows)
+    assert message == "task 't', train row 1, field 'choices': the answer 'c' is not among ['a', 'b']"
+
+
+def test_a_callable_metric_gives_its_own_name():
+    def strict(prediction, example):
+        return 0.0
+
+    assert task(metric=strict).metric_name == "strict"
+
+
+# ---------------------------------------------------------------- readers
+
+
+def test_jsonl_with_other_column_names_and_shared_choices(tmp_path):
+    train = jsonl(tmp_path / "train.jsonl", [{"text": "good film", "label": "positive"}])
+    test = jsonl(tmp_path / "test.jsonl", [{"text": "bad film", "label": "negative"}])
+    columns = {"question": "text", "answers": "label"}
+    made = Task.from_jsonl("films", train, test, columns=columns, choices=["positive", "negative"], kind="downstream")
+    assert made.train[0]["answers"] == ["positive"]
+    assert made.test[0]["choices"] == ["positive", "negative"]
+    assert made.kind == "downstream"
+    assert made.validation is None
+
+
+def test_a_bad_line_of_a_file_names_file_line_and_field(tmp_path):
+    train = jsonl(tmp_path / "train.jsonl", ROWS)
+    test = jsonl(tmp_path / "test.jsonl", [ROWS[0], {"question": "", "answer": "a"}])
+    assert refusal(Task.from_jsonl, "t", train, test) == f"{test}, line 2, field 'question': is empty"
+
+
+def test_a_missing_column_of_a_file_names_file_line_and_field(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("quesion,answer\nq,a\n")
+    expected = f"{path}, line 2, field 'question': there is no column 'question'. Did you mean 'quesion'?"
+    assert refusal(Task.from_csv, "t", path, path) == expected
+
+
+def test_a_file_without_rows_is_an_empty_split(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("question,answer\n")
+    assert refusal(Task.from_csv, "t", path, path) == "task 't': the train split is empty"
+
+
+def test_csv_parquet_jsonl_dataset_and_pairs_make_the_same_task(tmp_path):
+    table = Dataset.from_list(ROWS)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    files = {kind: tmp_path / f"t.{kind}" for kind in ("csv", "parquet", "jsonl")}
+    jsonl(files["jsonl"], ROWS)
+    made = [
+        Task.from_csv("t", files["csv"], files["csv"], files["csv"]),
+        Task.from_parquet("t", files["parquet"], files["parquet"], files["parquet"]),
+        Task.from_jsonl("t", files["jsonl"], files["jsonl"], files["jsonl"]),
+        Task.from_dataset("t", table, table, table),
+        Task.from_dataset("t", DatasetDict(train=table, test=table, validation=table)),
+        Task("t", ROWS, ROWS, ROWS),
+    ]
+    expected = [
+        {"id": str(n), "question": f"q{n}", "answers": [f"a{n}"], "choices": [], "passages": [], "probes": []}
+        for n in range(4)
+    ]
+    for one in made:
+        assert list(one.train) == list(one.test) == list(one.validation) == expected
+    assert len({one.fingerprint() for one in made}) == 1
+    pairs = Task.from_pairs("t", [(row["question"], row["answer"]) for row in ROWS])
+    assert list(pairs.train) == list(pairs.test) == expected
+
+
+@pytest.mark.parametrize("column", ["answers", "answer", "label"])
+def test_a_class_label_column_becomes_names_and_choices(column):
+    features = Features({"question": Value("string"), column: ClassLabel(names=["neg", "pos"])})
+    rows = Dataset.from_dict({"question": ["x", "y"], column: [1, 0]}, features=features)
+    columns = {"answers": "label"} if column == "label" else None
+    made = Task.from_dataset("t", rows, rows, columns=columns)
+    assert [row["answers"] for row in made.train] == [["pos"], ["neg"]]
+    assert made.train[0]["choices"] == ["neg", "pos"]
+
+
+def test_choices_that_were_given_replace_those_of_the_class_label():
+    features = Features({"question": Value("string"), "answers": ClassLabel(names=["neg", "pos"])})
+    rows = Dataset.from_dict({"question": ["x"], "answers": [1]}, features=features)
+    assert Task.from_dataset("t", rows, rows, choices=["pos", "other"]).train[0]["choices"] == ["pos", "other"]
+
+
+def test_a_bad_row_of_a_dataset_names_task_split_and_row():
+    good, bad = Dataset.from_list(ROWS), Dataset.from_list([*ROWS, {"question": "", "answer": "a"}])
+    assert refusal(Task.from_dataset, "t", good, bad) == "task 't', test row 5, field 'question': is empty"
+
+
+def test_a_dataset_without_a_test_split_is_refused():
+    table = Dataset.from_list(ROWS)
+    assert "no split 'test'" in refusal(Task.from_dataset, "t", DatasetDict(train=table))
+    assert "a test split is needed" in refusal(Task.from_dataset, "t", table)
+
+
+def test_the_loader_of_the_hub_reads_local_files_split_expressions_and_columns(tmp_path):
+    rows = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(10)]
+    data = str(jsonl(tmp_path / "data.json", rows))
+    made = Task.from_hub(
+        "t",
+        "json",
+        train_split="train[:6]",
+        test_split="train[6:8]",
+        validation_split="train[8:]",
+        columns={"question": "prompt", "answers": "completion"},
+        settings={"metric": "token_f1"},
+        data_files={"train": data},
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert questions(made.train) == [f"q{number}" for number in range(6)]
+    assert questions(made.test) == ["q6", "q7"]
+    assert questions(made.validation) == ["q8", "q9"]
+    assert made.metric == "token_f1"
+
+
+def test_a_bad_pair_names_task_split_and_number():
+    assert refusal(Task.from_pairs, "t", [("q", "a"), ("q", "")]).startswith("task 't', train pair 2, field 'answers'")
+    assert refusal(Task.from_pairs, "t", [("q", "a")], [("", "a")]).startswith(
+        "task 't', test pair 1, field 'question'"
+    )
+
+
+# ---------------------------------------------------------------- raw text
+
+
+def pieces(tmp_path, text, characters) -> list[str]:
+    path = tmp_path / "text.txt"
+    path.write_bytes(text.encode())
+    made = Task.from_text("book", path, path, characters=characters)
+    assert made.is_text and made.metric_name == "perplexity"
+    assert set(questions(made.train)) == {""}
+    return [row["answers"][0] for row in made.train]
+
+
+def test_pieces_of_raw_text_lose_no_character_that_is_not_blank(tmp_path):
+    draw = random.Random(0)
+    for case in range(25):
+        parts = draw.choices(["word", "a", "\n", "\n\n\n", "  ", " ", "\t", "é" * 30, "x" * 45, "wort ende."], k=60)
+        text = "".join(part + draw.choice(["", " ", "\n"]) for part in parts) + "end"
+        size = draw.choice([1, 7, 20, 50, 1000])
+        found = pieces(tmp_path, text, size)
+        assert "".join("".join(found).split()) == "".join(text.split()), case
+        assert all(0 < len(piece) <= size and piece.strip() for piece in found), case
+
+
+def test_words_are_kept_whole_where_they_fit(tmp_path):
+    draw = random.Random(1)
+    words = ["".join(draw.choices("abcdefg", k=draw.randint(1, 9))) for _ in range(400)]
+    text = "".join(word + draw.choice([" ", " ", " ", "\n", "\n\n"]) for word in words)
+    assert [word for piece in pieces(tmp_path, text, 25) for word in piece.split()] == words
+
+
+def test_text_is_cut_at_the_ends_of_paragraphs_where_they_fit(tmp_path):
+    text = "One two.\n\nThree four.\n\nFive six seven eight nine ten."
+    assert pieces(tmp_path, text, 25) == ["One two.\n\nThree four.\n\n", "Five six seven eight ", "nine ten."]
+
+
+def test_indentation_of_raw_text_is_kept(tmp_path):
+    text = "def f():\n    if x:\n        return 1\n"
+    assert pieces(tmp_path, text, 1000) == [text]
+
+
+def test_a_piece_needs_at_least_one_character(tmp_path):
+    assert "at least one character" in refusal(pieces, tmp_path, "some text", 0)
+
+
+def test_raw_text_without_words_or_without_a_file_is_refused(tmp_path):
+    assert "the train split is empty" in refusal(pieces, tmp_path, " \n \n", 10)
+    assert "there is no file" in refusal(Task.from_text, "t", tmp_path / "no.txt", tmp_path / "no.txt")
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_a_stream_is_a_sequence_of_tasks():
+    three = stream("a", "b", "c")
+    assert len(three) == 3
+    assert three.names == ("a", "b", "c")
+    assert [one.name for one in three] == ["a", "b", "c"]
+    assert three[-1] is three["c"] is three.tasks[2]
+    part = three[1:]
+    assert isinstance(part, TaskStream) and part.names == ("b", "c")
+
+
+def test_a_stream_without_tasks_is_refused():
+    assert refusal(TaskStream, "s", []) == "stream 's' has no tasks"
+    assert refusal(stream("a").__getitem__, slice(5, 9)) == "stream 's' has no tasks"
+
+
+@pytest.mark.parametrize("twin", ["a", "A"])
+def test_two_tasks_of_one_name_are_refused_whatever_the_case(twin):
+    assert refusal(TaskStream, "s", [task("a"), task(twin)]) == f"stream 's': two tasks are named {twin!r}"
+
+
+def test_an_unknown_task_offers_the_nearest():
+    three = stream("capitals", "units")
+    with pytest.raises(KeyError, match="Did you mean 'capitals'"):
+        three["capital"]
+    assert refusal(three.order, ["unit"]).endswith("Did you mean 'units'?")
+
+
+def test_order_keeps_the_named_tasks_in_the_named_order():
+    assert stream("a", "b", "c").order(["c", "a"]).names == ("c", "a")
+
+
+def test_a_task_cannot_be_ordered_twice():
+    assert "two tasks are named 'a'" in refusal(stream("a", "b").order, ["a", "a"])
+
+
+def test_shuffle_is_a_permutation_that_the_seed_alone_decides():
+    letters = stream(*"abcdefgh", rows=1)
+    random.seed(1)
+    first = letters.shuffle(3).names
+    random.seed(2)
+    assert letters.shuffle(3).names == first
+    assert sorted(first) == list("abcdefgh")
+    assert len({letters.shuffle(seed).names for seed in range(10)}) > 5
+
+
+def test_limit_keeps_the_first_rows_of_train_and_test():
+    cut = stream("a", "b").limit(train=2, test=3)
+    for one in cut:
+        assert questions(one.train) == [f"{one.name} q0", f"{one.name} q1"]
+        assert len(one.test) == 3
+
+
+def test_a_limit_with_a_seed_draws_the_same_rows_of_recall_tasks_for_train_and_test():
+    cut = stream("a", rows=40).limit(train=5, test=5, seed=1)[0]
+    assert questions(cut.train) == questions(cut.test)
+    assert questions(cut.train) != [f"a q{number}" for number in range(5)]
+    assert len(set(questions(cut.train))) == 5
+
+
+def test_a_limit_beyond_the_rows_changes_nothing_and_one_below_one_is_refused():
+    whole = stream("a")
+    assert whole.limit(train=99).fingerprint() == whole.fingerprint()
+    assert "at least 1" in refusal(whole.limit, train=0)
+
+
+def test_joint_is_one_task_of_all_rows_with_ids_of_their_own():
+    joint = stream("a", "b", rows=2).joint()
+    assert joint.names == ("joint",)
+    assert list(joint[0].train["id"]) == ["a/0", "a/1", "b/0", "b/1"]
+    assert questions(joint[0].test) == ["a q0", "a q1", "b q0", "b q1"]
+
+
+def test_joint_keeps_passages_and_validation_rows_of_the_tasks_that_have_them():
+    tasks = [task("a", passages=["p"], validation=ROWS[:1]), task("b", passages=["r", "s"])]
+    joint = TaskStream("s", tasks).joint()[0]
+    assert joint.passages == ("p", "r", "s")
+    assert list(joint.validation["id"]) == ["a/0"]
+
+
+def test_tasks_that_are_measured_differently_cannot_be_joined():
+    def make():
+        return lambda prediction, example: 0.0
+
+    assert "different metrics" in refusal(TaskStream("s", [task("a"), task("b", metric="token_f1")]).joint)
+    # two functions of one name are two metrics
+    assert "different metrics" in refusal(TaskStream("s", [task("a", metric=make()), task("b", metric=make())]).joint)
+
+
+def test_no_operation_changes_the_stream_it_is_called_on():
+    three = stream("a", "b", "c")
+    before = (three.names, three.fingerprint(), [len(one.train) for one in three])
+    three.order(["b"]), three.shuffle(0), three.limit(1, 1), three.joint(), three[:1]
+    assert (three.names, three.fingerprint(), [len(one.train) for one in three]) == before
+    with pytest.raises(TypeError):
+        three[0] = three[1]
+    with pytest.raises((AttributeError, TypeError)):
+        three.tasks.append(three[0])
+
+
+# ---------------------------------------------------------------- fingerprints
+
+
+def test_a_longer_stream_with_the_same_beginning_shares_the_beginning_of_the_chain():
+    long, short = stream("a", "b", "c").fingerprint(), stream("a", "b").fingerprint()
+    assert long[:2] == short
+    assert len(set(long)) == 3
+
+
+def test_after_the_first_difference_the_whole_chain_differs():
+    first, second = stream("a", "b", "c").fingerprint(), stream("b", "a", "c").fingerprint()
+    assert all(one != other for one, other in zip(first, second, strict=True))
+
+
+def test_a_fingerprint_is_the_same_however_the_rows_came():
+    assert task().fingerprint() == task(rows=Dataset.from_list(ROWS)).fingerprint()
+    listed = [{"question": row["question"], "answers": [row["answer"]], "id": str(n)} for n, row in enumerate(ROWS)]
+    assert task(rows=listed).fingerprint() == task().fingerprint()
+
+
+FULL = {
+    "id": "i",
+    "question": "q",
+    "answers": ["a", "b"],
+    "choices": ["a", "c"],
+    "passages": ["p"],
+    "probes": ["r"],
+}
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "j"},
+        {"question": "Q"},
+        {"answers": ["a"]},
+        {"answers": ["a", "bc"]},
+        {"answers": ["b", "a"]},
+        {"choices": ["c", "a"]},
+        {"passages": []},
+        {"probes": ["r", "s"]},
+    ],
+)
+def test_any_changed_field_of_any_split_changes_the_fingerprint(split, change):
+    splits = {name: [FULL] for name in ("train", "test", "validation")}
+    changed = splits | {split: [FULL | change]}
+    assert Task("t", **splits).fingerprint() != Task("t", **changed).fingerprint()
+
+
+def test_whatever_else_decides_what_is_learned_or_asked_changes_the_fingerprint():
+    rows = [*ROWS, {"question": "q", "answer": "a"}]
+    others = [
+        task("u"),
+        task(kind="downstream"),
+        task(metric="contains"),
+        task(passages=["p"]),
+        task(rows=ROWS[::-1]),
+        task(rows=ROWS[:3]),
+        task(test=rows),
+        task(rows=rows, test=ROWS),
+        task(validation=ROWS),
+        Task("t", ROWS, ROWS[:2], ROWS[2:]),
+        Task("t", ROWS, ROWS[2:], ROWS[:2]),
+        Task("t", ROWS[:2], ROWS, ROWS[2:]),
+    ]
+    prints = [task().fingerprint(), *(one.fingerprint() for one in others)]
+    assert len(set(prints)) == len(prints)
+
+
+# ---------------------------------------------------------------- grouping
+
+
+def table(**columns) -> Dataset:
+    size = len(next(iter(columns.values())))
+    numbers = range(size)
+    return Dataset.from_dict({"question": [f"q{n}" for n in numbers], "answer": [f"a{n}" for n in numbers], **columns})
+
+
+def test_group_makes_one_task_per_value_in_order_of_first_appearance():
+    topics = ["x", "y", "x", "z", "y", "x", "z", "y", "x", "x"]
+    grouped = TaskStream.group(table(topic=topics), by="topic", test=0.4)
+    assert grouped.names == ("x", "y", "z")
+    for one, size in zip(grouped, (5, 3, 2), strict=True):
+        train, test = set(questions(one.train)), set(questions(one.test))
+        assert train | test == {f"q{n}" for n, topic in enumerate(topics) if topic == one.name}
+        assert not train & test
+        assert len(test) == max(1, round(0.4 * size))
+
+
+def test_which_rows_are_held_out_is_decided_by_the_seed_and_per_group():
+    rows = table(topic=["x"] * 30 + ["y"] * 30)
+    held = [questions(TaskStream.group(rows, "topic", seed=seed)["y"].test) for seed in (0, 0, 1)]
+    assert held[0] == held[1] != held[2]
+    alone = TaskStream.group(rows.select(range(30, 60)), "topic")  # another group beside it changes nothing
+    assert questions(alone["y"].test) == held[0]
+
+
+def test_group_takes_tests_from_a_dataset_of_their_own():
+    train, test = table(topic=["x", "y"]), table(topic=["y", "x", "y"])
+    grouped = TaskStream.group(train, "topic", test=test)
+    assert questions(grouped["x"].test) == ["q1"]
+    assert questions(grouped["y"].test) == ["q0", "q2"]
+
+
+def test_group_names_tasks_after_class_labels():
+    rows = table(topic=["a", "b", "a", "b"]).cast_column("topic", ClassLabel(names=["b", "a"]))
+    assert TaskStream.group(rows, "topic").names == ("a", "b")
+
+
+def test_group_refuses_what_it_cannot_split():
+    rows = table(topic=["x", "x", "y"])
+    assert refusal(TaskStream.group, rows, "topik").endswith("Did you mean 'topic'?")
+    assert "group 'y' has one row" in refusal(TaskStream.group, rows, "topic")
+    assert "task 'y': the test split is empty" in refusal(TaskStream.group, rows, "topic", test=table(topic=["x", "x"]))
+    assert refusal(TaskStream.group, rows, "topic", test=table(other=["x"])).startswith("there is no column 'topic'")
+
+
+# ---------------------------------------------------------------- saving
+
+
+def test_a_saved_stream_comes_back_with_the_same_content(tmp_path):
+    rows = [FULL, {"question": "Größe?\u2028new line", "answers": ["1\n2"]}]
+    tasks = [
+        task("a/b".replace("/", " "), rows, validation=rows[:1], passages=["päss"], kind="downstream"),
+        task("b", metric="rouge_l"),
+        Task(
+            "text", [{"question": "", "answers": ["raw"]}], [{"question": "", "answers": ["raw"]}], metric="perplexity"
+        ),
+    ]
+    before = TaskStream("ströme", tasks)
+    before.save(tmp_path / "deep" / "folder")
+    after = TaskStream.load(tmp_path / "deep" / "folder")
+    assert after.name == "ströme"
+    assert after.fingerprint() == before.fingerprint()
+    assert list(after[0].train) == list(before[0].train)
+    assert after[2].is_text
+
+
+def test_a_metric_that_is_a_function_cannot_be_saved(tmp_path):
+    message = refusal(TaskStream("s", [task(metric=lambda prediction, example: 1.0)]).save, tmp_path)
+    assert "task 't'" in message
+
+
+def test_a_folder_without_a_stream_is_named(tmp_path):
+    assert refusal(TaskStream.load, tmp_path) == f"there is no saved stream in {tmp_path}"
