@@ -47,7 +47,7 @@ def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise ConfigError(f"there is no file {path}")
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: expected settings as key: value, got {type(config).__name__}")
@@ -55,7 +55,8 @@ def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         override(config, key, value, f"--{key}")
     saved = config.get("stream")
     if isinstance(saved, dict) and saved.get("class_path") == SAVED_STREAM:
-        saved["init_args"]["folder"] = str(path.parent / saved["init_args"]["folder"])
+        arguments = saved.get("init_args") or {}
+        saved["init_args"] = arguments | {"folder": str(path.parent / str(arguments.get("folder", "stream")))}
     return config
 
 

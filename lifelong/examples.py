@@ -154,7 +154,8 @@ def _example(
     for field in LIST_FIELDS:
         if any(not text.strip() for text in example[field]):
             raise DataError(f"{where}, field {field!r}: holds an empty text")
-    if example["choices"] and not set(example["answers"]) & set(example["choices"]):
+    # the first answer is the one that is taught, so it must be one of them
+    if example["choices"] and example["answers"][0] not in example["choices"]:
         raise DataError(
             f"{where}, field 'choices': the answer {example['answers'][0]!r} is not among {example['choices']}"
         )

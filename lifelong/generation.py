@@ -77,7 +77,9 @@ def choice_log_likelihoods(
     for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
         ids, mask = _left_padded([prompts[number] for number in numbers], learner)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        outputs = _forward(learner, ids, mask, positions)
+        # of a prompt only the last position's logits are of use, and a vocabulary is wide
+        last = {"logits_to_keep": 1} if "logits_to_keep" in learner.forward_parameters else {}
+        outputs = _forward(learner, ids, mask, positions, **last)
         first = outputs.logits[:, -1].float().log_softmax(-1)
         pairs = [(place, choice) for place, number in enumerate(numbers) for choice in choices[number]]
         scores = [float(first[place, choice[0]]) for place, choice in pairs]

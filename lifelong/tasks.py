@@ -316,6 +316,7 @@ def _pieces(text: str, characters: int) -> Iterator[str]:
         yield piece
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class TaskStream(Sequence[Task]):
     """An immutable sequence of tasks with unique names.
 
@@ -325,16 +326,18 @@ class TaskStream(Sequence[Task]):
         DataError: no tasks, or two of one name.
     """
 
-    def __init__(self, name: str, tasks: Iterable[Task]) -> None:
-        self.name = name
-        self.tasks = tuple(tasks)
+    name: str
+    tasks: Iterable[Task]  # a tuple, once it has been made
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
-            raise DataError(f"stream {name!r} has no tasks")
+            raise DataError(f"stream {self.name!r} has no tasks")
         seen: set[str] = set()
         for task in self.tasks:
             # compared without case, since names become file names
             if task.name.casefold() in seen:
-                raise DataError(f"stream {name!r}: two tasks are named {task.name!r}")
+                raise DataError(f"stream {self.name!r}: two tasks are named {task.name!r}")
             seen.add(task.name.casefold())
 
     @property
@@ -443,11 +446,15 @@ class TaskStream(Sequence[Task]):
             seed: decides which rows are held out.
             columns, choices, **settings: as for ``Task.from_dataset``.
         """
-        tasks = []
-        for value, rows in _by_value(dataset, by).items():
+        groups, tasks = _by_value(dataset, by), []
+        tested = _by_value(test, by) if isinstance(test, Dataset) else {}
+        unknown = [value for value in tested if value not in groups]
+        if unknown:
+            raise DataError(f"the test set has rows of the group {unknown[0]!r}, which has nothing to train on")
+        for value, rows in groups.items():
             train = dataset.select(rows)
             if isinstance(test, Dataset):
-                held_out = test.select(_by_value(test, by).get(value, []))
+                held_out = test.select(tested.get(value, []))
             else:
                 if len(rows) < 2:
                     raise DataError(f"group {value!r} has one row: too few to hold out a test")

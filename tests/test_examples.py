@@ -76,9 +76,11 @@ def test_shared_choices_go_to_rows_that_bring_none():
     assert [row["choices"] for row in rows] == [["yes", "no"], ["up", "down"]]
 
 
-def test_one_right_answer_among_the_choices_is_enough():
-    (example,) = built({"question": "q", "answers": ["Lutetia", "Paris"], "choices": ["Paris", "Rome"]})
-    assert example["answers"] == ["Lutetia", "Paris"]
+def test_the_answer_that_is_taught_must_be_among_the_choices_and_the_others_need_not():
+    (example,) = built({"question": "q", "answers": ["Paris", "Lutetia"], "choices": ["Paris", "Rome"]})
+    assert example["answers"] == ["Paris", "Lutetia"]
+    with pytest.raises(DataError, match=r"'choices': the answer 'Lutetia' is not among"):
+        built({"question": "q", "answers": ["Lutetia", "Paris"], "choices": ["Paris", "Rome"]})
 
 
 def test_raw_text_needs_no_question():

@@ -103,6 +103,18 @@ def test_an_answer_ends_at_the_end_token_and_others_go_on(learner):
 
 
 @pytest.mark.parametrize("model", ["llama_folder"])
+@torch.no_grad()
+def test_what_fills_up_a_finished_answer_is_no_part_of_it(learner):
+    prompts = encoded(learner)
+    learner.pad_id = learner.tokenizer("Q", add_special_tokens=False)["input_ids"][0]  # would be seen in the text
+    bias = torch.zeros(learner.model.config.vocab_size).index_fill(0, torch.tensor(learner.tokenizer.eos_token_id), 4)
+    learner.model.lm_head.register_forward_hook(lambda module, inputs, output: output + bias)
+    expected = [written_by_hand(learner, prompt, 6) for prompt in prompts]
+    assert min(map(len, expected)) == 0 < max(map(len, expected))
+    assert generate(learner, prompts, 6) == expected
+
+
+@pytest.mark.parametrize("model", ["llama_folder"])
 @pytest.mark.parametrize("adapter", [None, LoraConfig(target_modules="all-linear")])
 @pytest.mark.parametrize(
     "habit",

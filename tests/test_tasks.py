@@ -392,7 +392,7 @@ FULL = {
     "id": "i",
     "question": "q",
     "answers": ["a", "b"],
-    "choices": ["a", "c"],
+    "choices": ["a", "b", "c"],
     "passages": ["p"],
     "probes": ["r"],
 }
@@ -407,7 +407,7 @@ FULL = {
         {"answers": ["a"]},
         {"answers": ["a", "bc"]},
         {"answers": ["b", "a"]},
-        {"choices": ["c", "a"]},
+        {"choices": ["c", "b", "a"]},
         {"passages": []},
         {"probes": ["r", "s"]},
     ],
@@ -438,6 +438,14 @@ def test_whatever_else_decides_what_is_learned_or_asked_changes_the_fingerprint(
     assert len(set(prints)) == len(prints)
 
 
+def test_a_row_that_moves_to_another_split_changes_the_fingerprint():
+    rows = [{"id": str(number), **row} for number, row in enumerate(ROWS)]
+    # read one after the other, both have the rows 0 1 2 3 0 1 2 3
+    first = Task("t", train=rows, validation=rows[:2], test=rows[2:])
+    second = Task("t", train=rows[:2], validation=rows[2:], test=rows)
+    assert first.fingerprint() != second.fingerprint()
+
+
 # ---------------------------------------------------------------- grouping
 
 
@@ -462,6 +470,8 @@ def test_which_rows_are_held_out_is_decided_by_the_seed_and_per_group():
     rows = table(topic=["x"] * 30 + ["y"] * 30)
     held = [questions(TaskStream.group(rows, "topic", seed=seed)["y"].test) for seed in (0, 0, 1)]
     assert held[0] == held[1] != held[2]
+    places = [{int(text[1:]) % 30 for text in questions(TaskStream.group(rows, "topic")[name].test)} for name in "xy"]
+    assert places[0] != places[1]
     alone = TaskStream.group(rows.select(range(30, 60)), "topic")  # another group beside it changes nothing
     assert questions(alone["y"].test) == held[0]
 

@@ -66,6 +66,7 @@ def medium_model(folder: Path) -> Path:
 def through_trainer(loop: Loop, epochs: int) -> float:
     """Seconds per step of one stage, as a run trains it."""
     loader = loop.learner.begin_stage(loop.stages[0])
+    loop.reporter.begin("training", len(loader) * epochs)
     loop.learner.train()
     trainer = loop.trainer(epochs)
     clock = next(callback for callback in trainer.callbacks if isinstance(callback, Clock))

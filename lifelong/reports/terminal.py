@@ -64,7 +64,8 @@ def show_study(study: Study, console: Console) -> None:
     shown = [*study.vary, "state", *(name for name in figures if name in frame)]
     table = Table(title=str(study.folder), title_justify="left", header_style="bold")
     for name in shown:
-        table.add_column(name.replace("_", " "), justify="left" if name in (*study.vary, "state") else "right")
+        label = name in (*study.vary, "state")
+        table.add_column(name.replace("_", " "), justify="left" if label else "right", no_wrap=label)
     for row in frame.to_dict("records"):
         table.add_row(*(_cell(row.get(name)) for name in shown))
     console.print(table)
@@ -90,4 +91,4 @@ def show_stream(stream: TaskStream, console: Console) -> None:
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.{0 if value >= 10 else 3}f}" if isinstance(value, float) else str(value)

@@ -38,9 +38,11 @@ nano_data = load_nano_data()
 
 
 def draw(count: int, seed: int = 0) -> list[Any]:
-    """Episodes of every kind, reading ones with one to four facts."""
+    """Episodes of every kind, reading ones with one to four facts, and a family for every hundred of them."""
     rng = Random(seed)
-    return [nano_data.draw_episode(rng, sentences=SENTENCES) for _ in range(count)]
+    families = [nano_data.family_episodes(rng, 40) for _ in range(count // 100)]
+    drawn = [nano_data.draw_episode(rng, sentences=SENTENCES) for _ in range(count)]
+    return drawn + [episode for family in families for episode in family]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def contains(text: str, phrase: str) -> bool:
 
 
 def subject_words(row: dict[str, Any]) -> set[str]:
-    """The words of a question that none of its siblings in the task has: what it asks about."""
+    """The words of a row's question, in lower case."""
     return set(re.findall(r"\w+", row["question"].lower()))
 
 
@@ -154,6 +156,15 @@ def test_closed_book_rows_have_no_passages_and_a_short_answer(episodes: list[Any
     assert len(closed) > COUNT * 0.03
     for episode in closed:
         assert episode.passages == () and 1 <= len(episode.answer.split()) <= 5, episode
+
+
+def test_a_family_asks_in_one_wording_about_many_subjects() -> None:
+    rng = Random(6)
+    for _ in range(50):
+        family = nano_data.family_episodes(rng, 40)
+        questions = [episode.question for episode in family]
+        assert len(questions) == len(set(questions)) > 25
+        assert len({question.rsplit(" ", 1)[0] for question in questions}) == 1
 
 
 def test_every_kind_and_number_of_facts_occurs(episodes: list[Any]) -> None:
