@@ -131,6 +131,8 @@ class Study:
                 if reason:
                     reporter.line(f"  [red]failed: {reason}[/red]")
         write_text(self.folder / "table.csv", self.table().to_csv(index=False))
+        if any(run.folder.committed() >= 0 for run in self.runs.values()):
+            self.plot("matrix").savefig(self.folder / "matrix.png", dpi=110, bbox_inches="tight")
         return self
 
     def _run_in_processes(self, jobs: int, quiet: bool) -> None:
@@ -217,10 +219,11 @@ class Study:
         lines = -(-len(runs) // columns)
         size = (columns * (2.5 + 0.9 * tasks), lines * (1.5 + 0.6 * tasks))
         figure = Picture(figsize=size, layout="constrained")
+        labels = {point.folder.name: point.labels for point in self.points}
         for number, (name, run) in enumerate(runs.items(), start=1):
             ax = figure.add_subplot(lines, columns, number)
             run.matrix.plot(ax)
-            ax.set_title(name)
+            ax.set_title(name if len(self.vary) > 1 else next(iter(labels[name].values())))
         return figure
 
 
