@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from lifelong.metrics.accuracy_matrix import AccuracyMatrix
-from lifelong.run import Run
-from lifelong.study import Study
-from lifelong.tasks import TaskStream
+if TYPE_CHECKING:  # a list of streams must not wait for torch
+    from lifelong.metrics.accuracy_matrix import AccuracyMatrix
+    from lifelong.run import Run
+    from lifelong.study import Study
+    from lifelong.tasks import TaskStream
 
 
 def matrix_table(matrix: AccuracyMatrix, title: str) -> Table:
@@ -61,11 +62,18 @@ def show_study(study: Study, console: Console) -> None:
     """One row per run, with the figures that are compared most."""
     frame = study.table()
     figures = ("average_accuracy", "learning_accuracy", "forgetting", "probe_accuracy", "seconds")
-    shown = [*study.vary, "state", *(name for name in figures if name in frame)]
+    state = ["state"] if set(frame["state"]) != {"done"} else []
+    shown = [*study.vary, *state, *(name for name in figures if name in frame)]
     table = Table(title=str(study.folder), title_justify="left", header_style="bold")
     for name in shown:
         label = name in (*study.vary, "state")
-        table.add_column(name.replace("_", " "), justify="left" if label else "right", no_wrap=label)
+        words = name.split("_")
+        table.add_column(
+            " ".join(words),
+            justify="left" if label else "right",
+            no_wrap=label,
+            min_width=max(map(len, words)),  # rich would rather cut a word than let a wider column go
+        )
     for row in frame.to_dict("records"):
         table.add_row(*(_cell(row.get(name)) for name in shown))
     console.print(table)
@@ -89,6 +97,6 @@ def show_stream(stream: TaskStream, console: Console) -> None:
 
 
 def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return f"{value:.{0 if value >= 10 else 3}f}" if isinstance(value, float) else str(value)
