@@ -17,7 +17,7 @@ import torch
 from peft import PeftConfig
 
 from lifelong._version import __version__
-from lifelong.registry import SAVED_STREAM, reference_to
+from lifelong.registry import SAVED_STREAM, UNSAVED_STREAM, reference_to
 from lifelong.tasks import TaskStream
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ def environment(tasks: TaskStream, stages: int) -> dict[str, Any]:
 def _stream(stream: TaskStream | str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(stream, str):
         return {"class_path": stream, "init_args": {}}
-    if isinstance(stream, Mapping):
+    if isinstance(stream, Mapping) and stream.get("class_path") != SAVED_STREAM:
         return {"init_args": {}} | dict(stream)
-    if all(isinstance(task.metric, str) for task in stream):
+    # kept in the run folder, wherever that is
+    if isinstance(stream, Mapping) or all(isinstance(task.metric, str) for task in stream):
         return {"class_path": SAVED_STREAM, "init_args": {"folder": "stream"}}
-    return {"class_path": "in memory", "init_args": {}}
+    return {"class_path": UNSAVED_STREAM, "init_args": {}}
 
 
 def plain(value: Any) -> Any:

@@ -69,7 +69,7 @@ class Experiment:
         gradient_checkpointing: less memory, more time.
         trust_remote_code: run code that comes with a model.
         seed: decides everything that is drawn.
-        folder: where the run is kept; ``runs/<stream>-<digest of the configuration>`` by default.
+        folder: where the run is kept; ``runs/<stream>-<digest of settings and rows>`` by default.
         trainer: further arguments of Lightning's ``Trainer``, such as ``accelerator`` or ``precision``. ``strategy`` in
             there is Lightning's device strategy, and has nothing to do with ``strategies``.
         callbacks: further Lightning callbacks, copied afresh for every stage.
@@ -149,17 +149,14 @@ class Experiment:
             DivergedError: the loss became NaN or infinite; finished stages are kept.
         """
         config = self.config()
-        folder = RunFolder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config)}")
-        if (
-            isinstance(self.stream, TaskStream)
-            and not folder.exists
-            and config["stream"].get("class_path") == SAVED_STREAM
-        ):
-            self.stream.save(folder.path / "stream")
+        rows = self.tasks.fingerprint()[-1]  # two streams in memory have the same configuration
+        folder = RunFolder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config | {'rows': rows})}")
         reporter = reporter or Reporter(quiet)
         with quiet_libraries(), reporter, _status(folder):
             stages = self.stages()
             folder.create(config, environment(self.tasks, len(stages)))
+            if config["stream"]["class_path"] == SAVED_STREAM and folder.committed() < 0:
+                resolve_stream(self.stream).save(folder.path / "stream")
             if folder.committed() < len(stages):
                 Loop(self, folder, stages, reporter).run()
             run = Run(folder.path)

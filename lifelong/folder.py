@@ -55,7 +55,7 @@ class RunFolder:
                     "Choose another folder, or remove this one"
                 )
             return
-        if not self.exists and self.path.is_dir() and any(entry.name != "stream" for entry in self.path.iterdir()):
+        if not self.exists and self.path.is_dir() and any(self.path.iterdir()):
             raise RunError(f"{self.path} exists and is not a run folder: choose another one")
         self.path.mkdir(parents=True, exist_ok=True)
         self.write_json("environment.json", environment)

@@ -23,6 +23,7 @@ from lifelong.tasks import TaskStream
 TRUSTED = ("lifelong", "streams", "peft")
 STREAM_ENTRY_POINTS = "lifelong.streams"
 SAVED_STREAM = "lifelong.TaskStream.load"
+UNSAVED_STREAM = "in memory"  # made in Python, with a metric that is a function
 _FILES: dict[str, str] = {}  # name of a module made from a file -> the file as it was written
 
 
@@ -150,6 +151,10 @@ def find_stream(stream: TaskStream | str | Mapping[str, Any], trust: bool = True
     if unknown:
         raise ConfigError(f"stream.{unknown[0]}: there is no such setting, only class_path and init_args")
     reference = stream if isinstance(stream, str) else stream.get("class_path", "")
+    if reference == UNSAVED_STREAM:
+        raise ConfigError(
+            "stream: was made in Python with a metric that is a function, which no file can hold; go on from Python"
+        )
     registered = {point.name: point.value for point in entry_points(group=STREAM_ENTRY_POINTS)}
     reference = registered.get(reference, reference).replace(":", ".") if reference in registered else reference
     return find(reference, "stream", ("streams",), trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lifelong import Run, __version__
+from lifelong import Experiment, Run, __version__
 from lifelong.cli import main
 
 
@@ -69,11 +70,22 @@ def test_resume_finishes_what_was_begun(file, tmp_path, capsys):
     folder = tmp_path / "run"
     assert call("run", file, "--folder", folder, "--quiet") == 0
     whole = Run(folder).matrix.matrix
-    for entry in sorted((folder / "stages" / "2").rglob("*"), reverse=True):
-        entry.rmdir() if entry.is_dir() else entry.unlink()
-    (folder / "stages" / "2").rmdir()
+    shutil.rmtree(folder / "stages" / "2")
     assert call("resume", folder, "--quiet") == 0
     assert Run(folder).matrix.matrix.equal(whole)
+
+
+def test_a_run_begun_in_python_with_a_stream_in_memory_is_resumed_and_repeated(tiny_stream, llama_folder, tmp_path):
+    folder = tmp_path / "run"
+    settings = {"epochs": 1, "trainer": {"accelerator": "cpu"}, "folder": folder}
+    whole = Experiment(tiny_stream, str(llama_folder), **settings).run(quiet=True).matrix.matrix
+    shutil.rmtree(folder / "stages" / "3")
+    assert call("resume", folder, "--quiet") == 0
+    assert Run(folder).matrix.matrix.equal(whole)
+    assert call("run", folder / "config.yaml", "--folder", tmp_path / "again", "--quiet") == 0
+    shutil.rmtree(folder)
+    assert call("resume", tmp_path / "again", "--quiet") == 0
+    assert Run(tmp_path / "again").matrix.matrix.equal(whole)
 
 
 def test_resume_trusts_foreign_code_only_when_told_to(file, settings, tmp_path, capsys):

@@ -289,3 +289,27 @@ def test_the_python_interface_never_leaves_the_interpreter_on_interrupt(tiny_str
         experiment(tiny_stream, tmp_path / "run", llama_folder, callbacks=[Interrupt()]).run(quiet=True)
     assert signal.getsignal(signal.SIGINT) is before
     assert Run(tmp_path / "run").status["reason"] == "interrupted"
+
+
+def test_two_streams_in_memory_get_folders_of_their_own(tiny_stream, llama_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        experiment(tiny_stream[:1].limit(train=size), None, llama_folder, epochs=1).run(quiet=True) for size in (4, 8)
+    ]
+    assert runs[0].path != runs[1].path
+
+
+def test_a_run_that_failed_before_it_measured_anything_can_be_begun_anew(tiny_stream, llama_folder, tmp_path):
+    with pytest.raises(ValueError, match="no model folder"):
+        experiment(tiny_stream, tmp_path / "run", "./nowhere").run(quiet=True)
+    assert Run(tmp_path / "run").status["state"] == "failed"
+    mended = experiment(tiny_stream[:2], tmp_path / "run", llama_folder).run(quiet=True)
+    assert mended.status["state"] == "done"
+    assert TaskStream.load(tmp_path / "run" / "stream").fingerprint() == tiny_stream[:2].fingerprint()
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tiny_stream, llama_folder, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="is not a run folder"):
+        experiment(tiny_stream, tmp_path, llama_folder).run(quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

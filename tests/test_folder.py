@@ -70,12 +70,6 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     assert everything_below(tmp_path) == ["thesis.tex"]
 
 
-def test_a_folder_with_nothing_but_the_saved_stream_can_begin(tmp_path):
-    (tmp_path / "stream").mkdir()
-    RunFolder(tmp_path).create(CONFIG, ENVIRONMENT)
-    assert RunFolder(tmp_path).config() == CONFIG
-
-
 def test_the_same_configuration_goes_on_and_touches_nothing(folder):
     commit(folder, 0)
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
