@@ -53,11 +53,26 @@ def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise ConfigError(f"{path}: expected settings as key: value, got {type(config).__name__}")
     for key, value in (overrides or {}).items():
         override(config, key, value, f"--{key}")
+    config = _anchored(config, path.parent)
     saved = config.get("stream")
     if isinstance(saved, dict) and saved.get("class_path") == SAVED_STREAM:
         arguments = saved.get("init_args") or {}
         saved["init_args"] = arguments | {"folder": str(path.parent / str(arguments.get("folder", "stream")))}
     return config
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """References to code in files, made absolute: they are meant from here, or else from the configuration's folder."""
+    if isinstance(value, dict):
+        return {key: _anchored(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_anchored(item, folder) for item in value]
+    if isinstance(value, str) and ".py:" in value:
+        file, _, name = value.rpartition(":")
+        for base in (Path(), folder):
+            if (base / file).is_file():
+                return f"{(base / file).resolve()}:{name}"
+    return value
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -124,7 +139,14 @@ def _check_names(settings: Mapping[str, Any], kind: type, prefix: str = "") -> N
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; this reads it as the number that everybody means."""
+    """YAML 1.1 reads 1e-3 as text, and lets the last of two equal keys win; this reads a number, and refuses."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -154,6 +176,9 @@ def override(config: dict[str, Any], key: str, value: Any, where: str) -> None:
         elif not isinstance(place, dict):
             raise ConfigError(f"{where}: {'.'.join(path[:number])} is {place!r}, which has no settings of its own")
         if number < len(path):
-            place = place[part] if isinstance(place, list) else place.setdefault(part, {})
+            inner = place[part] if isinstance(place, list) else place.setdefault(part, {})
+            if isinstance(inner, str) and [*path, last][number + 1] in ("class_path", "init_args"):
+                inner = place[part] = {"class_path": inner}  # a bare class path, which has arguments from now on
+            place = inner
         else:
             place[part] = value

@@ -122,7 +122,7 @@ class PromptEncoder:
             start = self.tokenizer.bos_token_id
             return [self.tokenizer.eos_token_id if start is None else start]
         # a chat template writes its own special tokens
-        ids = self.tokenizer(text, add_special_tokens=not self.template.chat)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=not self.template.chat, verbose=False)["input_ids"]
         # some tokenizers close every text with end-of-sequence, which must not stand before the answer
         return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
 

@@ -22,6 +22,7 @@ from lifelong.errors import DataError, suggestion
 
 FIELDS = ("id", "question", "answers", "choices", "passages", "probes")
 LIST_FIELDS = ("answers", "choices", "passages", "probes")
+SINGULAR = {"answers": "answer", "choices": "choice", "passages": "passage", "probes": "probe"}
 FEATURES = Features({name: ListFeature(Value("string")) if name in LIST_FIELDS else Value("string") for name in FIELDS})
 
 Row = Mapping[str, Any]
@@ -118,14 +119,16 @@ def build(
     Args:
         rows: located rows, from one of the readers above.
         columns: where a field's value is found, as ``{field: column}``. A field that is not named is read from the
-            column of its own name (``answers`` from ``answer`` too) and may be absent, except question and answers.
+            column of its own name (lists from its singular too, such as ``answer``) and may be absent, except question
+            and answers.
         choices: the choices of every row that brings none of its own.
         raw_text: the question may be empty (perplexity tasks).
 
     Raises:
         DataError: naming place and field, for the first row that cannot be used.
     """
-    columns = dict(columns or {})
+    plural = {singular: field for field, singular in SINGULAR.items()}
+    columns = {plural.get(field, field): column for field, column in (columns or {}).items()}
     for field in columns:
         if field not in FIELDS:
             raise DataError(f"unknown field {field!r} in the column mapping{suggestion(field, FIELDS)}")
@@ -155,6 +158,8 @@ def _example(
         if any(not text.strip() for text in example[field]):
             raise DataError(f"{where}, field {field!r}: holds an empty text")
     # the first answer is the one that is taught, so it must be one of them
+    if example["choices"] and len(set(example["choices"])) < max(2, len(example["choices"])):
+        raise DataError(f"{where}, field 'choices': needs two or more that differ, got {example['choices']}")
     if example["choices"] and example["answers"][0] not in example["choices"]:
         raise DataError(
             f"{where}, field 'choices': the answer {example['answers'][0]!r} is not among {example['choices']}"
@@ -166,7 +171,7 @@ def _value(where: str, row: Row, field: str, columns: Mapping[str, str]) -> Any:
     """One field of one row, brought to its type."""
     column = columns.get(field)
     if column is None:
-        column = "answer" if field == "answers" and "answers" not in row else field
+        column = _own_column(where, row, field)
     if column not in row and (field in columns or field in ("question", "answers")):
         raise DataError(f"{where}, field {field!r}: there is no column {column!r}{suggestion(column, map(str, row))}")
     value = row.get(column)
@@ -176,6 +181,16 @@ def _value(where: str, row: Row, field: str, columns: Mapping[str, str]) -> Any:
         return []
     values = value if isinstance(value, list | tuple) else [value]
     return [_text(where, field, item) for item in values]
+
+
+def _own_column(where: str, row: Row, field: str) -> str:
+    """The column of a field that no mapping names: its own name, or for a list that name in the singular."""
+    singular = SINGULAR.get(field)
+    if singular not in row:
+        return field
+    if field in row:
+        raise DataError(f"{where}, field {field!r}: there is a column {singular!r} too; which of them is meant?")
+    return singular
 
 
 def _text(where: str, field: str, value: Any) -> str:

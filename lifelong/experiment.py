@@ -113,6 +113,9 @@ class Experiment:
             self.evaluate = Evaluation(**_known("evaluate", self.evaluate, Evaluation))
         if isinstance(self.template, Mapping):
             self.template = PromptTemplate(**_known("template", self.template, PromptTemplate))
+        for name, kind in (("evaluate", Evaluation), ("template", PromptTemplate)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name}: expected {kind.__name__}, got {getattr(self, name)!r}")
         self.training = Training(**{item.name: getattr(self, item.name) for item in fields(Training)})
         self.strategies = prepare(self.strategies)
         for name, instead in TRAINER_SETTINGS_TAKEN.items():
@@ -122,6 +125,10 @@ class Experiment:
         if self.trainer.get("devices", 1) not in (1, "1", "auto", [0]) or self.trainer.get("num_nodes", 1) != 1:
             raise ConfigError("trainer.devices: a run uses one device; start several runs with a study instead")
         self.tasks = self._ordered(resolve_stream(self.stream))
+        if "gold" in (self.train_book, *self.evaluate.books) and not any(
+            any(rows["passages"]) for task in self.tasks for rows in (task.train, task.test)
+        ):
+            raise ConfigError("train_book, evaluate.books: 'gold' shows a row's passages, and no row has any")
         unknown = [name for name in self.per_task if name not in self.tasks.names]
         if unknown:
             raise ConfigError(

@@ -76,12 +76,18 @@ class RunFolder:
         """The last stage of the unbroken sequence from stage 0; -1 before the untrained model was measured.
 
         Raises:
-            RunError: a committed file is missing or has been altered.
+            RunError: a committed file is missing or has been altered, or a stage is missing before a later one.
         """
         last = -1
         while (self.stage(last + 1) / "manifest.json").is_file():
             last += 1
             self._check(self.stage(last))
+        later = [path.name for path in self.path.glob("stages/[0-9]*") if int(path.name) > last]
+        if later:
+            raise RunError(
+                f"{self.stage(last + 1)} is missing or unfinished, and a later stage is there: bring it back, or "
+                "remove the later ones to run them again"
+            )
         return last
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -70,8 +71,13 @@ class Training:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: must be a whole number of at least 1, got {value!r}")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate: must be above 0, got {self.learning_rate!r}")
+        for name, least in (("learning_rate", "above 0"), ("gradient_clip", "above 0"), ("weight_decay", "at least 0")):
+            value = getattr(self, name)
+            if value is None and name == "gradient_clip":
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or value < 0 or (value == 0 and least == "above 0"):
+                raise ConfigError(f"{name}: must be a finite number {least}, got {value!r}")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule: unknown {self.schedule!r}{suggestion(self.schedule, SCHEDULES)}")
         if not 0 <= self.warmup < 1:
@@ -273,6 +279,7 @@ class Learner(LightningModule):
             )
 
     def configure_optimizers(self) -> dict[str, Any]:
+        """A fresh optimiser and schedule over what the current stage trains."""
         settings = self.settings
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from lifelong import models
-from lifelong.errors import RunError
+from lifelong.errors import ConfigError, RunError
 from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
 from lifelong.learner import Learner
@@ -112,13 +113,16 @@ class Loop:
             "enable_model_summary": False,
             "log_every_n_steps": 10,
         }
-        return Trainer(
-            max_epochs=epochs,
-            callbacks=callbacks,
-            logger=copy.deepcopy(list(experiment.loggers)) if log and experiment.loggers else False,
-            use_distributed_sampler=False,
-            **defaults | experiment.trainer,
-        )
+        try:
+            return Trainer(
+                max_epochs=epochs,
+                callbacks=callbacks,
+                logger=copy.deepcopy(list(experiment.loggers)) if log and experiment.loggers else False,
+                use_distributed_sampler=False,
+                **defaults | experiment.trainer,
+            )
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise ConfigError(f"trainer: {error}") from error
 
     # ------------------------------------------------------------------ measuring
 
@@ -177,7 +181,8 @@ class Loop:
         self.reporter.line(f"[bold]{title}[/bold]  {scores}  [dim]({seconds:.0f} s)[/dim]")
         if costs["shortened"]:
             counts = ", ".join(f"{count} {what}" for what, count in costs["shortened"].items())
-            self.reporter.line(f"  [yellow]to fit {self.learner.encoder.max_length} tokens: {counts}[/yellow]")
+            limit = self.learner.encoder.max_length
+            self.reporter.line(f"  [yellow]missing, or shortened to fit {limit} tokens: {counts}[/yellow]")
 
     def _write_status(self, state: str, index: int) -> None:
         self.folder.write_json("status.json", {"state": state, "stage": index, "stages": len(self.stages)})

@@ -50,6 +50,10 @@ def find(reference: str, where: str, packages: tuple[str, ...] = (), trust: bool
             return getattr(importlib.import_module(package), name)
     if not module:
         raise ConfigError(f"{where}: there is no {name!r}{suggestion(name, _exported(packages))}")
+    if module == "__main__" and not hasattr(sys.modules["__main__"], name):
+        raise ConfigError(
+            f"{where}: {name!r} was defined in a script or notebook: put it into a file, and name it file.py:{name}"
+        )
     if module.split(".")[0] not in TRUSTED and module not in _FILES:
         _allow(trust, where, reference)
     owner = _import_longest(module, where, reference, packages)

@@ -25,8 +25,9 @@ class Run:
         config.yaml        fully resolved; `lifelong run` on it repeats the run
         environment.json   versions, hardware, git commit, the stream's names, metrics and fingerprint
         status.json        running | done | diverged | failed, the stage, and why
-        stages/<k>/        adapter/ or model/, strategies/, rows.csv, predictions/<task>.<split>.<pass>.jsonl,
-                           costs.json, manifest.json; stage 0 is the untrained model
+        stages/<k>/        adapter/ or model/, strategies/, position.json, rows.csv, losses.json, costs.json,
+                           predictions/<task>.<split>.<pass>.jsonl, manifest.json; stage 0 is the untrained model
+        stream/            the rows, where the stream was made in Python
         matrix.csv, metrics.json, matrix.png    views, rebuilt from the stages
 
     Args:
@@ -82,13 +83,15 @@ class Run:
         Args:
             split: ``"test"`` or ``"probe"``.
             book: a pass of the run; its first one by default.
-            metric: ``"perplexity"`` for the tasks measured in it; otherwise all tasks measured in something else,
-                which have scores that may be averaged.
+            metric: ``"perplexity"`` for the tasks measured in it, ``"score"`` for all others, whose scores may be
+                averaged; by default the scores, where there are any.
 
         Raises:
             ConfigError: nothing was measured there.
         """
         book = book or self.books[0]
+        if metric not in (None, "score", "perplexity"):
+            raise ConfigError(f"metric: is 'score' or 'perplexity', got {metric!r}")
         perplexity = metric == "perplexity"
         if metric is None:
             perplexity = all(task["metric"] == "perplexity" for task in self.environment["tasks"])
@@ -123,7 +126,12 @@ class Run:
         Returns:
             Mappings with ``name, value, definition, source, reason, split, pass, metric``; an undefined figure has the
             value ``None`` and a reason.
+
+        Raises:
+            ConfigError: ``joint`` is no joint run of these tasks.
         """
+        if joint is not None and (joint.environment["stages"] != 1 or set(joint.tasks) != set(self.tasks)):
+            raise ConfigError(f"joint: {joint.path} is not a joint run (one stage) of the same tasks")
         result = []
         kinds = sorted(
             {"perplexity" if task["metric"] == "perplexity" else "score" for task in self.environment["tasks"]},
@@ -136,7 +144,8 @@ class Run:
                     continue
                 reference = None
                 if joint is not None and kind != "perplexity":
-                    reference = joint.matrix_of(split, book, kind).matrix[-1]
+                    final = joint.matrix_of(split, book, kind)
+                    reference = [float(final.matrix[-1, final.tasks.index(task)]) for task in matrix.tasks]
                 for figure in matrix.figures(reference):
                     result.append(_entry(figure) | {"split": split, "pass": book, "metric": matrix.name})
         return result

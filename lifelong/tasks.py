@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,8 +56,7 @@ class Task:
     metric: Metric = "exact_match"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w.\- ]*", self.name):
-            raise DataError(f"task name {self.name!r}: use letters, digits, spaces, '_', '-' and '.'")
+        _check_name("task", self.name)
         if self.kind not in KINDS:
             raise DataError(f"task {self.name!r}: unknown kind {self.kind!r}{suggestion(self.kind, KINDS)}")
         if isinstance(self.metric, str) and not self.is_text:
@@ -266,14 +266,20 @@ class Task:
         splits = {"train": ("train", train), "test": ("test", train if test is None else list(test))}
 
         def read(split: tuple[str, list[tuple[str, str]]]) -> Iterator[Located]:
-            rows = ({"question": question, "answers": answer} for question, answer in split[1])
-            return examples.read_rows(rows, f"task {name!r}, {split[0]} pair")
+            where = f"task {name!r}, {split[0]} pair"
+            for number, pair in enumerate(split[1], start=1):
+                if isinstance(pair, str) or len(pair) != 2:
+                    raise DataError(f"{where} {number}: expected a question and an answer, got {pair!r}")
+                yield f"{where} {number}", {"question": pair[0], "answers": pair[1]}
 
         return cls._read(name, read, splits, None, choices, **settings)
 
     @classmethod
     def from_text(cls, name: str, train: str | Path, test: str | Path, characters: int = 1000, **settings: Any) -> Task:
         """Raw text, learned as it stands and measured in perplexity.
+
+        A piece is read after the beginning-of-sequence token (or end-of-sequence, where a tokenizer has no other), and
+        its perplexity counts the end-of-sequence token that closes it.
 
         Args:
             name: the task's name.
@@ -291,6 +297,12 @@ class Task:
 
         splits = {"train": train, "test": test}
         return cls._read(name, read, splits, None, (), metric="perplexity", **settings)
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Names become parts of file names."""
+    if not re.fullmatch(r"\w[\w.\- ]*", unicodedata.normalize("NFC", name)):
+        raise DataError(f"{kind} name {name!r}: use letters, digits, spaces, '_', '-' and '.'")
 
 
 def _pieces(text: str, characters: int) -> Iterator[str]:
@@ -331,6 +343,7 @@ class TaskStream(Sequence[Task]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
+        _check_name("stream", self.name)
         if not self.tasks:
             raise DataError(f"stream {self.name!r} has no tasks")
         seen: set[str] = set()

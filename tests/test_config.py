@@ -243,7 +243,7 @@ def test_callbacks_and_loggers_of_lightning_go_by_their_bare_names(tmp_path):
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 2.5}, "epochs"),
         ({"epochs": 0}, "epochs: must be a whole number of at least 1, got 0"),
-        ({"learning_rate": -1}, "learning_rate: must be above 0"),
+        ({"learning_rate": -1}, "learning_rate: must be a finite number above 0"),
         ({"optimizer": "AdamX"}, "optimizer: unknown 'AdamX'"),
         ({"per_task": {"unit": {"epochs": 2}}}, "per_task: the stream has no task 'unit'. Did you mean 'units'?"),
         ({"per_task": {"units": {"epochs": 0}}}, "per_task, 'units', epochs: must be a whole number of at least 1"),
@@ -277,3 +277,26 @@ def test_a_configuration_that_was_not_allowed_to_brings_no_code(tmp_path):
 def test_a_callback_object_needs_no_name():
     callback = LambdaCallback()
     assert make_experiment(PLAIN | {"callbacks": [callback]}).callbacks[0] is callback
+
+
+def test_code_in_a_file_is_found_beside_the_configuration(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "experiment.yaml").write_text(
+        "stream: mine.py:f\nstrategies: [{class_path: mine.py:S}]\nmodel: a.py:b\n"
+    )
+    config = read_config(tmp_path / "experiment.yaml")
+    assert config["stream"] == f"{tmp_path / 'mine.py'}:f"
+    assert config["strategies"][0]["class_path"] == f"{tmp_path / 'mine.py'}:S"
+    assert config["model"] == "a.py:b"  # there is no such file
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("epochs: 1\nepochs: 2\n")
+    with pytest.raises(ConfigError, match="'epochs' stands twice"):
+        read_config(tmp_path / "experiment.yaml")
+
+
+def test_an_override_gives_arguments_to_a_bare_class_path(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("stream: streams.world_facts\n")
+    config = read_config(tmp_path / "experiment.yaml", {"stream.init_args.tasks": ["moons"]})
+    assert config["stream"] == {"class_path": "streams.world_facts", "init_args": {"tasks": ["moons"]}}

@@ -77,7 +77,7 @@ def test_a_score_is_the_mean_over_questions_of_which_any_gold_answer_is_right(kn
     rows = right_rows()
     for number in (0, 3, 5):
         rows[number]["answer"] = "mauve"
-    rows[1]["answers"] = ["mauve", "The Green."]
+    rows[1] = {"question": rows[1]["question"], "answers": ["mauve", "The Green."]}
     answers = evaluate_task(knowing, colours(rows))
     assert answers.score == 5 / 8
     assert [entry["score"] for entry in answers.predictions] == [0, 1, 1, 0, 1, 0, 1, 1]

@@ -271,3 +271,16 @@ def test_class_labels_become_their_names():
         ("row 2", {"question": "r", "answer": "bad"}),
         ("row 3", {"question": "s", "answer": None}),
     ]
+
+
+def test_lists_may_be_named_in_the_singular_but_not_both_ways():
+    (example,) = built({"question": "q", "answer": "a", "probe": "r?", "passage": "p"})
+    assert (example["answers"], example["probes"], example["passages"]) == (["a"], ["r?"], ["p"])
+    with pytest.raises(DataError, match=r"field 'answers': there is a column 'answer' too"):
+        built({"question": "q", "answer": "a", "answers": ["b"]})
+
+
+@pytest.mark.parametrize("choices", [["a"], ["a", "a"], ["a", "b", "b"]])
+def test_choices_must_be_several_and_differ(choices):
+    with pytest.raises(DataError, match="needs two or more that differ"):
+        built({"question": "q", "answer": "a", "choices": choices})

@@ -255,6 +255,9 @@ def test_a_folder_with_other_rows_is_refused(adapted, tiny_stream, llama_folder)
         experiment(tiny_stream.limit(train=4), adapted.path, llama_folder, **ADAPTED()).run(quiet=True)
 
 
+BOOKLESS = TaskStream("bookless", [Task.from_pairs("a", [("one?", "1"), ("two?", "2")])])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -264,6 +267,11 @@ def test_a_folder_with_other_rows_is_refused(adapted, tiny_stream, llama_folder)
         ({"order": ["nowhere"]}, "no task 'nowhere'"),
         ({"per_task": {"nowhere": {"epochs": 1}}}, "no task 'nowhere'"),
         ({"stream": "streams.world_fact"}, "Did you mean 'streams.world_facts'"),
+        ({"strategies": ["Replay"]}, "strategies: expected objects such as"),
+        ({"strategies": Replay(0.5)}, "strategies: expected a list"),
+        ({"template": "Q: {question}"}, "template: expected PromptTemplate"),
+        ({"stream": BOOKLESS, "train_book": "gold"}, "'gold' shows a row's passages, and no row has any"),
+        ({"stream": BOOKLESS, "evaluate": {"books": ["gold"]}}, "'gold' shows a row's passages, and no row has any"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_runs(settings, message, tiny_stream, llama_folder, tmp_path):
@@ -313,3 +321,8 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tiny_strea
     with pytest.raises(RunError, match="is not a run folder"):
         experiment(tiny_stream, tmp_path, llama_folder).run(quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_setting_that_the_trainer_does_not_know_is_refused_in_a_sentence(tiny_stream, llama_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"trainer: .*foo"):
+        experiment(tiny_stream, tmp_path / "run", llama_folder, trainer={"foo": 3}).run(quiet=True)

@@ -155,10 +155,13 @@ def test_an_interruption_at_the_rename_leaves_no_stage(folder, monkeypatch):
     assert RunFolder(folder.path).committed() == 0
 
 
-def test_stages_count_as_far_as_their_sequence_is_unbroken(folder):
+def test_a_stage_that_is_missing_before_a_later_one_is_named(folder):
     for index in (0, 1, 3):
         commit(folder, index)
-    assert RunFolder(folder.path).committed() == 1
+    with pytest.raises(RunError, match=r"stages/2 is missing or unfinished, and a later stage is there"):
+        RunFolder(folder.path).committed()
+    commit(folder, 2)
+    assert RunFolder(folder.path).committed() == 3
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "adapter/weights.bin", "costs.json"])

@@ -105,3 +105,13 @@ def test_what_was_not_measured_is_refused_with_what_was(sampled):
         sampled.matrix_of("probe")
     with pytest.raises(RunError, match="is not a run folder"):
         Run(sampled.path / "stages")
+
+
+def test_only_kinds_of_score_select_a_matrix(whole):
+    with pytest.raises(ConfigError, match="is 'score' or 'perplexity'"):
+        whole.matrix_of(metric="f1")
+
+
+def test_intransigence_takes_no_run_that_is_not_joint(whole):
+    with pytest.raises(ConfigError, match="is not a joint run"):
+        whole.figures(joint=whole)

@@ -524,3 +524,14 @@ def test_a_metric_that_is_a_function_cannot_be_saved(tmp_path):
 
 def test_a_folder_without_a_stream_is_named(tmp_path):
     assert refusal(TaskStream.load, tmp_path) == f"there is no saved stream in {tmp_path}"
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c")])
+def test_a_pair_is_a_question_and_an_answer(pair):
+    with pytest.raises(DataError, match=r"task 'x', train pair 2: expected a question and an answer"):
+        Task.from_pairs("x", [("q", "a"), pair])
+
+
+def test_a_stream_name_cannot_lead_out_of_a_folder(tiny_stream):
+    with pytest.raises(DataError, match="stream name"):
+        TaskStream("../../elsewhere", tiny_stream.tasks)

@@ -38,6 +38,8 @@ def show_run(run: Run, console: Console) -> None:
     console.print(f"[bold]{run.path}[/bold]: {status['state']}, stage {status['stage']} of {status['stages']}")
     if status.get("reason"):
         console.print(f"[red]{status['reason']}[/red]")
+    if status["state"] != "done":
+        console.print(f"Go on with: lifelong resume {run.path}")
     if run.folder.committed() < 0:
         return
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):

@@ -127,8 +127,13 @@ def prepare(strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
     """Check that strategies can run together, and tell those of one class apart by name.
 
     Raises:
-        ConfigError: two declare a conflict, or two of a class were given the same name.
+        ConfigError: something is no strategy, two declare a conflict, or two of a class were given the same name.
     """
+    if not isinstance(strategies, Sequence):
+        raise ConfigError(f"strategies: expected a list of strategies, got {strategies!r}")
+    for strategy in strategies:
+        if not isinstance(strategy, Strategy):
+            raise ConfigError(f"strategies: expected objects such as Replay(), got {strategy!r}")
     for strategy in strategies:
         for other in strategies:
             reason = strategy.conflicts.get(type(other).__name__)

@@ -36,7 +36,7 @@ class Replay(Strategy):
 
     def __init__(self, capacity: int | float = 0.1, share: float = 0.5, name: str | None = None) -> None:
         super().__init__(name)
-        whole = isinstance(capacity, int) and capacity >= 1
+        whole = isinstance(capacity, int) and not isinstance(capacity, bool) and capacity >= 1
         if not (whole or (isinstance(capacity, float) and 0 < capacity <= 1)):
             raise ConfigError(f"Replay: capacity must be a positive integer or a fraction in (0, 1], got {capacity!r}")
         if not 0 < share < 1:
