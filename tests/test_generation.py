@@ -6,18 +6,8 @@ from peft import LoraConfig
 from torch.nn.functional import log_softmax
 
 from lifelong.generation import by_length, choice_log_likelihoods, generate
-from lifelong.models import NANO
 
-MODELS = pytest.mark.parametrize(
-    "model",
-    [
-        "llama_folder",
-        "gpt2_folder",
-        pytest.param(
-            "nano", marks=pytest.mark.skipif(not (NANO / "model.safetensors").is_file(), reason="not trained yet")
-        ),
-    ],
-)
+MODELS = pytest.mark.parametrize("model", ["llama_folder", "gpt2_folder", "nano"])
 QUESTIONS = [
     "What colour is the sky?",
     "Why?",

@@ -54,7 +54,6 @@ def test_a_folder_gives_its_own_weights_all_of_them_trainable(name, request):
     assert tokenizer.eos_token_id is not None
 
 
-@pytest.mark.skipif(not (NANO / "model.safetensors").is_file(), reason="the embedded model has not been trained yet")
 def test_nano_is_a_causal_model_with_a_tokenizer_that_keeps_every_text():
     model, tokenizer = load_model("nano")
     trained, total = count_parameters(model)
@@ -66,7 +65,6 @@ def test_nano_is_a_causal_model_with_a_tokenizer_that_keeps_every_text():
     assert context_length(model) == 512
 
 
-@pytest.mark.skipif(not (NANO / "model.safetensors").is_file(), reason="the embedded model has not been trained yet")
 def test_the_embedded_files_stay_below_twelve_megabytes():
     assert sum(file.stat().st_size for file in NANO.iterdir()) < 12e6
 
