@@ -14,9 +14,7 @@ from lightning.pytorch.loggers import Logger
 from peft import PeftConfig
 
 from lifelong.errors import ConfigError, suggestion
-from lifelong.evaluation import Evaluation
 from lifelong.experiment import Experiment
-from lifelong.prompts import PromptTemplate
 from lifelong.registry import SAVED_STREAM, build, call, find_stream
 from lifelong.strategies import Strategy
 
@@ -27,8 +25,6 @@ _OBJECTS: dict[str, tuple[tuple[str, ...], type]] = {
     "callbacks": (("lightning.pytorch.callbacks",), Callback),
     "loggers": (("lightning.pytorch.loggers",), Logger),
 }
-# fields that hold settings of their own
-_GROUPS = {"evaluate": Evaluation, "template": PromptTemplate}
 
 
 def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -106,10 +102,10 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment
     Raises:
         ConfigError: naming the key, with the nearest one where a name is unknown.
     """
-    _check_names(config, Experiment)
-    for group, kind in _GROUPS.items():
-        if isinstance(config.get(group), Mapping):
-            _check_names(config[group], kind, f"{group}.")
+    names = [field.name for field in fields(Experiment)]
+    for name in config:
+        if name not in names:
+            raise ConfigError(f"{name}: there is no such setting{suggestion(str(name), names)}")
     if config.get("stream") is None:
         raise ConfigError("stream: is needed, such as streams.world_facts")
     if config.get("trust_remote_code") and not trust:
@@ -124,18 +120,8 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"{key}: expected a list, got {type(value).__name__}")
             config[key] = [build(item, f"{key}.{number}", packages, trust, kind) for number, item in enumerate(value)]
-    for key, kind in _GROUPS.items():
-        if isinstance(config.get(key), Mapping):
-            config[key] = call(kind, config[key], key)
     find_stream(config["stream"], trust)  # only checked: the experiment keeps the reference, and builds it
-    return call(Experiment, config, "", keep=("stream",))
-
-
-def _check_names(settings: Mapping[str, Any], kind: type, prefix: str = "") -> None:
-    names = [field.name for field in fields(kind)]
-    for name in settings:
-        if name not in names:
-            raise ConfigError(f"{prefix}{name}: there is no such setting{suggestion(str(name), names)}")
+    return call(Experiment, config, "", keep=("stream", "evaluate", "template"))
 
 
 class _Loader(yaml.SafeLoader):

@@ -21,7 +21,7 @@ from lifelong.libraries import quiet_libraries
 from lifelong.loop import Loop
 from lifelong.progress import Reporter
 from lifelong.prompts import PromptTemplate
-from lifelong.registry import SAVED_STREAM, resolve_stream
+from lifelong.registry import SAVED_STREAM, call, resolve_stream
 from lifelong.run import Run
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.tasks import TaskStream
@@ -110,9 +110,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if isinstance(self.evaluate, Mapping):
-            self.evaluate = Evaluation(**_known("evaluate", self.evaluate, Evaluation))
+            self.evaluate = call(Evaluation, self.evaluate, "evaluate")
         if isinstance(self.template, Mapping):
-            self.template = PromptTemplate(**_known("template", self.template, PromptTemplate))
+            self.template = call(PromptTemplate, self.template, "template")
         for name, kind in (("evaluate", Evaluation), ("template", PromptTemplate)):
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"{name}: expected {kind.__name__}, got {getattr(self, name)!r}")
@@ -201,11 +201,3 @@ def _status(folder: RunFolder) -> Iterator[None]:
         write("failed", "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
         raise
     write("done")
-
-
-def _known(key: str, settings: Mapping[str, Any], kind: type) -> Mapping[str, Any]:
-    names = [item.name for item in fields(kind)]
-    for name in settings:
-        if name not in names:
-            raise ConfigError(f"{key}.{name}: there is no such setting{suggestion(name, names)}")
-    return settings

@@ -97,7 +97,7 @@ def test_a_stage_that_was_tampered_with_is_named(sampled, tmp_path):
     rows = copy / "stages" / "2" / "rows.csv"
     rows.write_text(rows.read_text().replace("0.0", "1.0"))
     with pytest.raises(RunError, match=r"stages/2/rows.csv has been altered"):
-        Run(copy).rows  # noqa: B018
+        Run(copy).folder.rows()
 
 
 def test_what_was_not_measured_is_refused_with_what_was(sampled):
