@@ -121,10 +121,10 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         if self.total == self.loading:
-            return f"{_gigabytes(self.total)} while the model is loaded"
+            return f"{gigabytes(self.total)} while the model is loaded"
         parts = {"weights": self.weights, "gradients": self.gradients, "optimiser state": self.optimizer}
         parts["activations"] = self.activations
-        return f"{_gigabytes(self.total)} ({', '.join(f'{name} {_gigabytes(size)}' for name, size in parts.items())})"
+        return f"{gigabytes(self.total)} ({', '.join(f'{name} {gigabytes(size)}' for name, size in parts.items())})"
 
 
 def estimate(workload: Workload) -> MemoryEstimate:
@@ -196,7 +196,7 @@ def check_fits(needed: MemoryEstimate, available: int | None) -> None:
     """
     if available is None or needed.total <= available:
         return
-    message = f"memory: training needs about {needed}, and {_gigabytes(available)} are free on {needed.workload.device}"
+    message = f"memory: training needs about {needed}, and {gigabytes(available)} are free on {needed.workload.device}"
     helping: dict[str, dict[str, Any]] = {}
     fits = False
     for settings, changes in _alternatives(needed, available):
@@ -256,10 +256,11 @@ def _estimate_or_none(workload: Workload) -> MemoryEstimate | None:
 
 
 def _need(other: MemoryEstimate, available: int) -> str:
-    return f"{_gigabytes(other.total)}, {'which fits' if other.total <= available else 'still too much'}"
+    return f"{gigabytes(other.total)}, {'which fits' if other.total <= available else 'still too much'}"
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """A number of bytes in words."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 

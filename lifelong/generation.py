@@ -98,6 +98,24 @@ def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def prompt_batches(
+    learner: Learner,
+    prompts: Sequence[Sequence[int]],
+    batch_size: int,
+    advance: Callable[[int], None],
+    left: bool = False,
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Prompts in batches of similar length, where the model is; ``advance`` is called as each has been dealt with.
+
+    Yields:
+        The numbers of the batch's prompts, and their ids and mask as ``padded`` makes them.
+    """
+    for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
+        ids, mask = padded([prompts[number] for number in numbers], learner.pad_id, left)
+        yield numbers, ids.to(learner.device), mask.to(learner.device)
+        advance(len(numbers))
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of tokens as a tensor (N, longest), and the mask that is 1 where they are."""
     width = max(map(len, rows))

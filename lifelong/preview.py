@@ -103,7 +103,8 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
     Args:
         experiment: what is to be run.
         planned: its stages.
-        thorough: estimate memory, which takes seconds, also where there is surely several times enough.
+        thorough: look at every question too, and estimate memory, which takes seconds, also where there is surely
+            several times enough.
 
     Raises:
         ConfigError, DataError, ModelError: what would end the run later.
@@ -128,7 +129,7 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         for task in experiment.tasks:
             prepare(family.encoder, labelled(task, task.test), experiment.train_book)
     stages, length, answers = [], 1, 0
-    added = 0
+    added = sum(strategy.rows_added(experiment.batch_size) for strategy in experiment.strategies)
     for stage in planned:
         family.begin_stage(stage)
         settings = experiment.training.of_task(stage.task.name)
@@ -139,7 +140,6 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         learned, places = _looked_at(rows, sampler)
         length = max(length, int(sizes.max()))
         # replayed rows answer at places of their own
-        added = sum(strategy.rows_added(experiment.batch_size) for strategy in experiment.strategies)
         answers = places + answers if added and stage.index > 1 else max(places, answers)
         stages.append(
             StagePreview(

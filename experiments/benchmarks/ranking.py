@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -70,9 +71,9 @@ def main() -> None:
             with torch.inference_mode():
                 seconds = median_seconds(
                     {
-                        "plain": lambda: learner.model(**inputs),  # noqa: B023
-                        "last": lambda: learner.model(**inputs, logits_to_keep=1),  # noqa: B023
-                        "ranking": lambda: choice_log_likelihoods(learner, prompts, choices),  # noqa: B023
+                        "plain": partial(learner.model, **inputs),
+                        "last": partial(learner.model, **inputs, logits_to_keep=1),
+                        "ranking": partial(choice_log_likelihoods, learner, prompts, choices),
                     }
                 )
             milliseconds = " | ".join(f"{1000 * value:.0f}" for value in seconds.values())

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from lifelong.data import Batch
 from lifelong.encoding import IGNORED
 from lifelong.families.base import Advance, Family
-from lifelong.generation import answer_text, by_length, configured, greedy, padded
+from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
 
 if TYPE_CHECKING:
     from lifelong.learner import Learner
@@ -41,13 +41,12 @@ class Causal(Family):
     ) -> list[str]:
         settings = greedy(learner, max_new_tokens)
         texts = [""] * len(prompts)
-        for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = _left_padded([prompts[number] for number in numbers], learner)
+        # padded on the left whatever the tokenizer's habit: answers go on at the right
+        for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance, left=True):
             with configured(learner, settings):
                 output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
             for number, answer in zip(numbers, output[:, ids.shape[1] :].tolist(), strict=True):
                 texts[number] = answer_text(learner, answer)
-            advance(len(numbers))
         return texts
 
     def choice_log_likelihoods(
@@ -60,8 +59,8 @@ class Causal(Family):
     ) -> list[list[float]]:
         """The choices go on from the key-value cache of their prompt."""
         results: list[list[float]] = [[] for _ in prompts]
-        for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = _left_padded([prompts[number] for number in numbers], learner)
+        # padded on the left whatever the tokenizer's habit: answers go on at the right
+        for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance, left=True):
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             # of a prompt only the last position's logits are of use, and a vocabulary is wide
             last = {"logits_to_keep": 1} if "logits_to_keep" in learner.forward_parameters else {}
@@ -73,7 +72,6 @@ class Causal(Family):
             rest = weigh(learner, outputs.past_key_values, mask, some, batch_size)
             for number, starts, others in zip(numbers, begun, rest, strict=True):
                 results[number] = [start + other for start, other in zip(starts, others, strict=True)]
-            advance(len(numbers))
         return results
 
 
@@ -175,9 +173,3 @@ def _rows_of(cache: Cache, rows: torch.Tensor, size: int) -> Cache:
     if len(rows) < size or not torch.equal(rows, torch.arange(size, device=rows.device)):
         twin.batch_select_indices(rows)
     return twin
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], learner: Learner) -> tuple[torch.Tensor, torch.Tensor]:
-    """Padded on the left whatever the tokenizer's habit: answers go on at the right."""
-    ids, mask = padded(prompts, learner.pad_id, left=True)
-    return ids.to(learner.device), mask.to(learner.device)

@@ -13,7 +13,7 @@ from lifelong.data import Batch
 from lifelong.encoding import PromptEncoder, place_of
 from lifelong.errors import DataError, suggestion
 from lifelong.families.base import Advance, Family
-from lifelong.generation import by_length, padded
+from lifelong.generation import prompt_batches
 from lifelong.prompts import PromptTemplate
 
 if TYPE_CHECKING:
@@ -133,12 +133,9 @@ class Classifier(Family):
         advance: Advance,
     ) -> list[list[float]]:
         results: list[list[float]] = [[] for _ in prompts]
-        for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = padded([prompts[number] for number in numbers], learner.pad_id)
-            ids, mask = ids.to(learner.device), mask.to(learner.device)
+        for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
             states = learner.model(input_ids=ids, attention_mask=mask).last_hidden_state
             chances = learner.head(states, mask).log_softmax(-1).tolist()
             for number, row in zip(numbers, chances, strict=True):
                 results[number] = [row[label] for (label,) in choices[number]]
-            advance(len(numbers))
         return results

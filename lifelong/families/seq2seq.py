@@ -14,7 +14,7 @@ from lifelong.data import Batch
 from lifelong.encoding import IGNORED, EncodedRow, PromptEncoder, Row, place_of
 from lifelong.errors import DataError
 from lifelong.families.base import Advance, Family
-from lifelong.generation import answer_text, by_length, configured, greedy, padded
+from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
 
 if TYPE_CHECKING:
     from lifelong.learner import Learner
@@ -75,13 +75,11 @@ class Seq2Seq(Family):
         limit = min(max_new_tokens, learner.encoder.max_length)  # a decoder may have no places for more
         settings = greedy(learner, limit, decoder_start_token_id=_start(learner))
         texts = [""] * len(prompts)
-        for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = (part.to(learner.device) for part in _prompts(learner, prompts, numbers))
+        for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
             with configured(learner, settings):
                 output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
             for number, answer in zip(numbers, output[:, 1:].tolist(), strict=True):
                 texts[number] = answer_text(learner, answer)
-            advance(len(numbers))
         return texts
 
     def choice_log_likelihoods(
@@ -94,15 +92,13 @@ class Seq2Seq(Family):
     ) -> list[list[float]]:
         """The decoder weighs every choice on one reading of the prompt."""
         results: list[list[float]] = [[] for _ in prompts]
-        for numbers in by_length([len(prompt) for prompt in prompts], batch_size):
-            ids, mask = (part.to(learner.device) for part in _prompts(learner, prompts, numbers))
+        for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
             read = learner.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
             pairs = [(place, choice) for place, number in enumerate(numbers) for choice in choices[number]]
             for start in range(0, len(pairs), batch_size):
                 some = pairs[start : start + batch_size]
                 for (place, _), value in zip(some, _weigh(learner, read, mask, some), strict=True):
                     results[numbers[place]].append(value)
-            advance(len(numbers))
         return results
 
 
@@ -136,9 +132,3 @@ def _start(learner: Learner) -> int:
             if getattr(settings, name, None) is not None:
                 return getattr(settings, name)
     return learner.pad_id  # as in T5, whose older configurations name none
-
-
-def _prompts(
-    learner: Learner, prompts: Sequence[Sequence[int]], numbers: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return padded([prompts[number] for number in numbers], learner.pad_id)

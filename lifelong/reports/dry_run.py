@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from lifelong.footprint import gigabytes
+
 if TYPE_CHECKING:
     from lifelong.preview import Preview
 
@@ -46,10 +48,6 @@ def show_preview(preview: Preview, title: str, console: Console) -> None:
         facts.add_row("memory", f"about {memory}")
         facts.add_row("", f"for a batch of {memory.workload.batch_size} rows of {memory.workload.length} tokens")
     if preview.available is not None:
-        facts.add_row("", f"{_gigabytes(preview.available)} are free on {preview.device}")
-    facts.add_row("disk", f"about {_gigabytes(preview.disk)}; {_gigabytes(preview.free_disk)} are free")
+        facts.add_row("", f"{gigabytes(preview.available)} are free on {preview.device}")
+    facts.add_row("disk", f"about {gigabytes(preview.disk)}; {gigabytes(preview.free_disk)} are free")
     console.print(facts)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
