@@ -1,5 +1,6 @@
 """What a run is said to need is what it takes, and a run that cannot fit is refused with settings that would help."""
 
+import gc
 from contextlib import contextmanager
 
 import pytest
@@ -42,6 +43,7 @@ def lora(**settings) -> LoraConfig:
 def allocations():
     """Gathers ``rise``: how far the allocator's bytes went above those at the beginning."""
     found: dict[str, int] = {}
+    gc.collect()  # what an earlier test left in cycles must not be freed while this one is measured
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         yield found
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
