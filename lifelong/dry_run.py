@@ -14,13 +14,14 @@ import torch
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import BitsAndBytesConfig, PretrainedConfig
 from transformers.utils import ModelOutput
 
 from lifelong.errors import ConfigError
+from lifelong.losses import row_losses
 from lifelong.models import AUTO_CLASSES, without_pooler
 from lifelong.quantization import pack
 
@@ -213,8 +214,7 @@ def _backward(parts: torch.nn.ModuleDict, family: str, step: Step) -> None:
     targets = torch.zeros(answer, dtype=torch.long, device=step.device)
     for _ in range(min(step.micro_batches, 2)):  # from the second one on, gradients are there from the beginning
         outputs = _FORWARD[family](parts, inputs, targets)
-        losses = cross_entropy(outputs.logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        losses.sum().backward()
+        row_losses(outputs.logits, targets).sum().backward()
 
 
 def _causal(parts: torch.nn.ModuleDict, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> ModelOutput:

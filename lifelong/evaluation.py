@@ -15,7 +15,8 @@ from lifelong.data import collate
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DataError, suggestion
 from lifelong.generation import by_length, choice_log_likelihoods, generate
-from lifelong.learner import Learner, row_losses
+from lifelong.learner import Learner
+from lifelong.losses import row_losses
 from lifelong.metrics.answers import resolve_metric
 from lifelong.randomness import derived_generator
 from lifelong.strategies.base import labelled

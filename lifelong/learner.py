@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from lifelong.classification import Classification, ClassifierHead, pooling_of
 from lifelong.data import Batch, StepSampler, collate, concatenate, padding_id, step_loader
-from lifelong.encoding import IGNORED, EncodedRow
+from lifelong.encoding import EncodedRow
 from lifelong.errors import ConfigError, DivergedError, suggestion
 from lifelong.families import Classifier, make_family
+from lifelong.losses import answer_weight, row_losses
 from lifelong.models import context_length, family_of_model, row_length
 from lifelong.preparation import lengths, prepare
 from lifelong.prompts import PromptTemplate
@@ -315,22 +315,3 @@ class Learner(LightningModule):
             num_training_steps=steps,
         )
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
-
-
-def answer_weight(batch: Batch) -> torch.Tensor:
-    """The number of answer tokens of a batch, each counted with its row's weight; 0-dim."""
-    return ((batch["labels"] != IGNORED).sum(1) * batch["weight"]).sum()
-
-
-def row_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The negative log-likelihood of each row's answer.
-
-    Args:
-        logits: (B, K, vocabulary).
-        targets: (B, K), ``IGNORED`` where nothing is asked for.
-
-    Returns:
-        (B,), sums over the answer's tokens, in nats, computed in float32.
-    """
-    losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return losses.view_as(targets).sum(1)

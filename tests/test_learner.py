@@ -11,8 +11,9 @@ from lightning.pytorch import Callback, Trainer
 from lifelong.data import collate
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DivergedError
-from lifelong.learner import Learner, Training, row_losses
+from lifelong.learner import Learner, Training
 from lifelong.libraries import quiet_libraries
+from lifelong.losses import row_losses
 from lifelong.models import load_model
 from lifelong.strategies import Stage, Strategy
 from lifelong.strategies.base import prepare

@@ -14,6 +14,7 @@ from lifelong.data import Batch
 from lifelong.encoding import IGNORED
 from lifelong.families.base import Advance, Family
 from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
+from lifelong.losses import row_losses, token_losses
 
 if TYPE_CHECKING:
     from lifelong.learner import Learner
@@ -117,7 +118,7 @@ def _weigh_packed(
         bias = torch.zeros(seen.shape, dtype=learner.model.dtype, device=mask.device).masked_fill(~seen, hidden)
         positions = mask[rows].sum(1, keepdim=True) + offsets
         outputs = _forward(learner, ids, bias[:, None], positions, past_key_values=_rows_of(cache, rows, len(mask)))
-        values = _token_log_likelihoods(outputs.logits, targets).tolist()
+        values = (-token_losses(outputs.logits, targets)).tolist()
         for row, owners, row_values in zip(some, which, values, strict=True):
             sums = [0.0] * len(row)
             for number, value in zip(owners, row_values, strict=False):
@@ -144,16 +145,10 @@ def _weigh_apart(
         positions = mask[rows].sum(1, keepdim=True) + torch.arange(tokens.shape[1] - 1, device=mask.device)
         seen = torch.cat([mask[rows], known[:, :-1]], 1)
         outputs = _forward(learner, tokens[:, :-1], seen, positions, past_key_values=_rows_of(cache, rows, len(mask)))
-        values = (_token_log_likelihoods(outputs.logits, tokens[:, 1:]) * known[:, 1:]).sum(1).tolist()
+        values = (-row_losses(outputs.logits, tokens[:, 1:].masked_fill(known[:, 1:] == 0, IGNORED))).tolist()
         for (place, number, _), value in zip(some, values, strict=True):
             results[place][number] = value
     return results
-
-
-def _token_log_likelihoods(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Of shape (N, L), from logits (N, L, vocabulary) and tokens (N, L)."""
-    logits = logits.float()
-    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
 def _forward(

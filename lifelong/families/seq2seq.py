@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import BaseModelOutput
 
 from lifelong.data import Batch
@@ -15,6 +14,7 @@ from lifelong.encoding import IGNORED, EncodedRow, PromptEncoder, Row, place_of
 from lifelong.errors import DataError
 from lifelong.families.base import Advance, Family
 from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
+from lifelong.losses import row_losses
 
 if TYPE_CHECKING:
     from lifelong.learner import Learner
@@ -114,8 +114,7 @@ def _weigh(
         decoder_input_ids=_shifted(learner, labels),
         use_cache=False,
     )
-    losses = cross_entropy(outputs.logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return (-losses).sum(1).tolist()
+    return (-row_losses(outputs.logits, labels)).tolist()
 
 
 def _shifted(learner: Learner, labels: torch.Tensor) -> torch.Tensor:

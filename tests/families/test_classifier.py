@@ -14,7 +14,8 @@ from lifelong.errors import ConfigError, DataError
 from lifelong.evaluation import Evaluation, ask, evaluate_task
 from lifelong.families import Classifier
 from lifelong.generation import choice_log_likelihoods
-from lifelong.learner import Learner, answer_weight, row_losses
+from lifelong.learner import Learner
+from lifelong.losses import answer_weight, row_losses
 from lifelong.models import load_model
 from lifelong.prompts import PromptTemplate
 from lifelong.strategies import Cumulative, Joint

@@ -14,7 +14,8 @@ from lifelong.encoding import IGNORED
 from lifelong.errors import DataError, ModelError
 from lifelong.evaluation import Evaluation, ask, evaluate_task
 from lifelong.generation import choice_log_likelihoods, generate
-from lifelong.learner import Learner, answer_weight, row_losses
+from lifelong.learner import Learner
+from lifelong.losses import answer_weight, row_losses
 from lifelong.models import load_model
 from lifelong.strategies.base import labelled
 from lifelong.tasks import Task
