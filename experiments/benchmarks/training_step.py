@@ -90,6 +90,7 @@ def bare(model: torch.nn.Module, batches: list[Batch], epochs: int, loss: Callab
 
 def measure(model: str, rounds: int, steps: int, folder: Path) -> Iterator[tuple[str, float, float]]:
     experiment = Experiment("streams.world_facts", model, strategies=[Naive()], callbacks=[Clock()])
+    folder.mkdir(exist_ok=True)
     with quiet_libraries():
         loop = Loop(experiment, RunFolder(folder), experiment.stages(), Reporter(quiet=True))
         learner: Learner = loop.learner
