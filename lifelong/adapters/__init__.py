@@ -1,0 +1,9 @@
+"""Mixtures of LoRA experts as PEFT methods: importing this package makes PEFT and transformers know them."""
+
+from lifelong.adapters.config import DenseMoeConfig, LoraMoeConfig, MoeLoraConfig, MoralConfig
+from lifelong.adapters.context import auxiliary_loss, routing_context
+from lifelong.adapters.registration import register
+
+__all__ = ["DenseMoeConfig", "LoraMoeConfig", "MoeLoraConfig", "MoralConfig", "auxiliary_loss", "routing_context"]
+
+register()

@@ -1,0 +1,69 @@
+"""Which auxiliary losses an adapter has."""
+
+from __future__ import annotations
+
+import torch
+
+from lifelong.adapters.batch import RoutingContext
+from lifelong.adapters.config import LoraMoeConfig, MixtureConfig, MoeLoraConfig
+from lifelong.adapters.losses import evenly_spaced, expert_contrast, localized_balance, switch_balance
+from lifelong.adapters.router import Routing
+from lifelong.errors import ConfigError
+
+
+def auxiliary_losses(
+    config: MixtureConfig,
+    routing: Routing,
+    inside: torch.Tensor,
+    B: torch.Tensor,
+    shape: torch.Size,
+    context: RoutingContext | None,
+) -> dict[str, torch.Tensor]:
+    """The losses of one layer by name, times their weights.
+
+    Args:
+        config: of the adapter.
+        routing: of T tokens and E experts.
+        inside: (T, E * r), the experts' insides before gating.
+        B: (out, E * r).
+        shape: of the batch, whose product is T.
+        context: of the batch.
+
+    Raises:
+        ConfigError: the localised constraint has a weight, and the samples' types are not known.
+    """
+    tokens = len(inside)
+    counted = None if config.count_padding or context is None else context.tokens_that_count(tokens)
+    losses = {}
+    if config.balance_weight and isinstance(config, LoraMoeConfig):
+        losses["localized_balance"] = config.balance_weight * _localized(config, routing.gates, shape, counted, context)
+    elif config.balance_weight:
+        losses["balance"] = config.balance_weight * switch_balance(routing.probabilities, routing.selected, counted)
+    if isinstance(config, MoeLoraConfig) and config.contrast_weight:
+        places, valid = evenly_spaced(config.contrast_tokens, tokens, counted, inside.device)
+        few = inside[places].unflatten(-1, (-1, config.r))
+        outputs = torch.einsum("ter,oer->teo", few, B.unflatten(-1, (-1, config.r))) * config.scaling
+        precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        losses["contrast"] = config.contrast_weight * expert_contrast(precise, config.temperature, valid)
+    return losses
+
+
+def _localized(
+    config: LoraMoeConfig,
+    gates: torch.Tensor,
+    shape: torch.Size,
+    counted: torch.Tensor | None,
+    context: RoutingContext | None,
+) -> torch.Tensor:
+    if context is None or context.downstream is None:
+        raise ConfigError(
+            "balance_weight: the localised balancing constraint needs the type of each sample; put forward and "
+            "backward pass into routing_context(model, sample_types=[...]), or set balance_weight to 0"
+        )
+    samples = len(context.downstream)
+    if len(gates) % samples or (len(shape) > 1 and shape[0] != samples):
+        raise ConfigError(f"sample_types: {samples} types for a batch of shape {tuple(shape)}")
+    downstream = torch.tensor([kind == "downstream" for kind in config.types], device=gates.device)
+    same_type = downstream[:, None] == context.downstream
+    mask = None if counted is None else counted.view(samples, -1)
+    return localized_balance(gates.view(samples, -1, config.num_experts), same_type, config.delta, config.form, mask)

@@ -1,0 +1,268 @@
+"""Settings of the mixtures of experts, in the form of PEFT's own configurations.
+
+Each default says where it comes from: a paper, its code, or us.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from peft import PeftConfig
+
+from lifelong.errors import ConfigError, suggestion
+
+SAMPLE_TYPES = ("knowledge", "downstream")  # in LoRAMoE's localised balancing; the kinds of a task
+FEED_FORWARD, QUERY_VALUE = "feed-forward", "query and value"  # what is adapted where no modules are named
+
+
+class AdapterType(str, enum.Enum):  # noqa: UP042 - PEFT and transformers look these up as strings
+    """PEFT's ``peft_type`` of the methods here."""
+
+    MORAL = "MORAL"
+    LORAMOE = "LORAMOE"
+    MOELORA = "MOELORA"
+    DENSEMOE = "DENSEMOE"
+
+
+@dataclass
+class MixtureConfig(PeftConfig):
+    """What all mixtures have in common; not used by itself.
+
+    Raises:
+        ConfigError: a setting that no mixture can have.
+    """
+
+    target_modules: list[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Names, or a regular expression, of the linear layers to adapt; 'all-linear' takes all. Without "
+            "it, the feed-forward layers, found by their structure (MoELoRA: query and value)."
+        },
+    )
+    exclude_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Names, or a regular expression, of layers that are left alone."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Numbers of the transformer blocks to adapt; all of them without it."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list of blocks, where layers_to_transform cannot find it."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Further modules to train as a whole and to save beside the adapter."}
+    )
+    num_experts: int = field(default=8, metadata={"help": "Experts of each layer. 8: MoRAL's paper."})
+    top_k: int | None = field(
+        default=None, metadata={"help": "Experts that answer for a token; without it all of them (dense routing)."}
+    )
+    renormalize: bool = field(
+        default=True, metadata={"help": "Whether the gates of the experts that answer are made to sum to 1. Ours."}
+    )
+    router_init_std: float | None = field(
+        default=None,
+        metadata={
+            "help": "Standard deviation of the router's initial weights; without it they are drawn as torch's Linear "
+            "draws them (Kaiming uniform, as in LoRAMoE's code)."
+        },
+    )
+    balance_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the loss that balances the use of the experts; 0 leaves it out."}
+    )
+    count_padding: bool = field(
+        default=False,
+        metadata={"help": "Whether padding counts in the auxiliary losses, where routing_context gives a mask. Ours."},
+    )
+
+    low_rank: ClassVar[bool] = True
+    default_targets: ClassVar[str] = FEED_FORWARD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            setattr(self, name, set(value) if isinstance(value, list) else value)
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ConfigError("layers_pattern: only says where layers_to_transform counts; set that too")
+        for name in ("num_experts", "top_k"):
+            self._whole(name)
+        if self.top_k is not None and self.top_k > self.num_experts:
+            raise ConfigError(f"top_k: {self.top_k} experts cannot be chosen among num_experts = {self.num_experts}")
+        for name in ("balance_weight", "router_init_std"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(f"{name}: must not be negative, got {value}")
+        if self.router_init_std == 0 and self.top_k not in (None, self.num_experts):
+            raise ConfigError("router_init_std: with 0 all tokens would choose the same experts, whatever they are")
+
+    @property
+    def hidden(self) -> int | None:
+        """Width of an expert's inside; ``None`` where an expert is a whole matrix."""
+        return None
+
+    @property
+    def scaling(self) -> float:
+        """The factor of what the experts add."""
+        return 1.0
+
+    def auxiliary(self) -> bool:
+        """Whether any auxiliary loss has a weight."""
+        return self.balance_weight > 0
+
+    def _whole(self, name: str, least: int = 1) -> None:
+        value = getattr(self, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass
+class LowRankMixtureConfig(MixtureConfig):
+    """A mixture of LoRA experts; not used by itself."""
+
+    r: int = field(default=8, metadata={"help": "Rank of each expert; together they have num_experts times r. Ours."})
+    lora_alpha: float = field(default=16, metadata={"help": "What the experts add is scaled by lora_alpha / r. Ours."})
+    lora_dropout: float = field(
+        default=0.05,
+        metadata={"help": "Dropout on the experts' input, one mask for all. 0.05: LoRAMoE's paper."},
+    )
+    use_rslora: bool = field(
+        default=False, metadata={"help": "Scale by lora_alpha / sqrt(r) instead (rank-stabilised, arXiv 2312.03732)."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._whole("r")
+        if not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"lora_dropout: must be at least 0 and below 1, got {self.lora_dropout}")
+
+    @property
+    def hidden(self) -> int | None:
+        return self.r
+
+    @property
+    def scaling(self) -> float:
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+
+@dataclass
+class MoralConfig(LowRankMixtureConfig):
+    """MoRAL (arXiv 2402.11260): the best ``top_k`` of 8 LoRA experts for each token, on the feed-forward layers.
+
+    The paper gives the number of experts; number chosen, rank, scaling, dropout, renormalisation and the weight of a
+    balancing loss (Switch's) are ours.
+    """
+
+    top_k: int | None = field(default=2, metadata={"help": "Experts that answer for a token. Ours."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = AdapterType.MORAL
+
+
+@dataclass
+class LoraMoeConfig(LowRankMixtureConfig):
+    """LoRAMoE (arXiv 2312.09979): all LoRA experts for each token, weighed by a softmax, on the feed-forward layers.
+
+    The localised balancing constraint wants half of the experts for knowledge and half for downstream tasks. It is part
+    of the objective where ``balance_weight`` is set, and then needs the samples' types from ``routing_context``.
+    Minimising the dispersion of importance times use drives use towards the inverse of importance, so that the group a
+    type ends up using is the other one: that is as published.
+    """
+
+    num_experts: int = field(default=6, metadata={"help": "Experts of each layer. 6: the paper."})
+    r: int = field(default=4, metadata={"help": "Rank of each expert. 4: the paper."})
+    lora_alpha: float = field(default=32, metadata={"help": "What the experts add is scaled by lora_alpha / r. Paper."})
+    balance_weight: float = field(
+        default=0.1,
+        metadata={"help": "Weight (beta) of the localised balancing, summed over layers. 0.1: the paper."},
+    )
+    delta: float = field(default=0.1, metadata={"help": "How far a type's experts are from importance 1. The paper."})
+    form: str = field(
+        default="paper",
+        metadata={"help": "'paper': variance over mean; 'code': unbiased variance over squared mean, as the code."},
+    )
+    expert_types: list[str] | None = field(
+        default=None,
+        metadata={"help": "'knowledge' or 'downstream' for each expert; else half and half. The paper."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = AdapterType.LORAMOE
+        if self.form not in ("paper", "code"):
+            raise ConfigError(f"form: unknown {self.form!r}{suggestion(str(self.form), ('paper', 'code'))}")
+        if not 0 <= self.delta < 1:
+            raise ConfigError(f"delta: must be at least 0 and below 1, got {self.delta}")
+        if self.expert_types is not None:
+            self._check_types(self.expert_types)
+        elif self.balance_weight and self.num_experts % 2:
+            raise ConfigError(
+                f"num_experts: {self.num_experts} experts have no two halves; make it even, or set expert_types"
+            )
+
+    @property
+    def types(self) -> list[str]:
+        """The type of each expert."""
+        half = self.num_experts // 2
+        return self.expert_types or [SAMPLE_TYPES[0]] * half + [SAMPLE_TYPES[1]] * (self.num_experts - half)
+
+    def _check_types(self, types: Sequence[Any]) -> None:
+        if len(types) != self.num_experts:
+            raise ConfigError(f"expert_types: {len(types)} types for num_experts = {self.num_experts}")
+        for kind in types:
+            if kind not in SAMPLE_TYPES:
+                raise ConfigError(f"expert_types: unknown type {kind!r}{suggestion(str(kind), SAMPLE_TYPES)}")
+
+
+@dataclass
+class MoeLoraConfig(LowRankMixtureConfig):
+    """MoELoRA (arXiv 2402.12851, not the others of that name): top-k routing on query and value, with contrast.
+
+    The paper has a balancing loss and a contrastive one; its formulas and weights could not be verified. Ours: balance
+    as in Switch Transformers; contrast as InfoNCE in which an expert's outputs for other tokens are positives and other
+    experts' outputs negatives, on a bounded sample of tokens of each layer.
+    """
+
+    top_k: int | None = field(default=2, metadata={"help": "Experts that answer for a token. Ours."})
+    balance_weight: float = field(
+        default=0.01, metadata={"help": "Weight of Switch's balancing loss. 0.01: Switch's paper."}
+    )
+    contrast_weight: float = field(default=0.01, metadata={"help": "Weight of the contrastive loss. Ours."})
+    temperature: float = field(default=0.1, metadata={"help": "Temperature of the contrastive loss. Ours."})
+    contrast_tokens: int = field(
+        default=64, metadata={"help": "Tokens of a batch, evenly spaced, whose expert outputs are contrasted. Ours."}
+    )
+
+    default_targets: ClassVar[str] = QUERY_VALUE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = AdapterType.MOELORA
+        if self.contrast_weight < 0:
+            raise ConfigError(f"contrast_weight: must not be negative, got {self.contrast_weight}")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature: must be above 0, got {self.temperature}")
+        self._whole("contrast_tokens", least=2)
+        if self.contrast_weight and self.num_experts < 2:
+            raise ConfigError("contrast_weight: a single expert has no other to be contrasted with; set it to 0")
+
+    def auxiliary(self) -> bool:
+        return super().auxiliary() or self.contrast_weight > 0
+
+
+@dataclass
+class DenseMoeConfig(MixtureConfig):
+    """Full-rank experts, each a whole matrix that starts at zero: the ablation "mixture without low rank". Ours.
+
+    Its size is ``num_experts`` times that of the layers it adapts. Routing is dense unless ``top_k`` is set.
+    """
+
+    num_experts: int = field(default=4, metadata={"help": "Experts of each layer. Ours."})
+
+    low_rank: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = AdapterType.DENSEMOE

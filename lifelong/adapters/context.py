@@ -1,0 +1,88 @@
+"""What the layers are told of a batch, and what they say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from lifelong.adapters.batch import RoutingContext
+from lifelong.adapters.config import SAMPLE_TYPES
+from lifelong.adapters.layer import MixtureLayer
+from lifelong.errors import ConfigError, suggestion
+
+CROSS_ATTENTION = ("EncDecAttention", "encoder_attn", "crossattention")
+
+
+@contextmanager
+def routing_context(
+    model: torch.nn.Module,
+    attention_mask: torch.Tensor | None = None,
+    sample_types: Sequence[str] | None = None,
+    decoder_attention_mask: torch.Tensor | None = None,
+    scale: float = 1.0,
+) -> Iterator[None]:
+    """Tell the mixtures in ``model`` about the batch. Forward and backward pass both belong inside.
+
+    (A checkpointed block is run again in the backward pass, and needs the same then.)
+
+    Args:
+        model: with adapters of this package.
+        attention_mask: (B, S), 1 at tokens and 0 at padding, which auxiliary losses and records leave out.
+        sample_types: ``"knowledge"`` or ``"downstream"`` for each of B samples, as LoRAMoE's constraint needs.
+        decoder_attention_mask: (B, S'), the same for the decoder's layers of an encoder-decoder.
+        scale: factor of the auxiliary losses' gradient: 1 divided by the number of batches that are accumulated, times
+            the factor of a gradient scaler, if there is one.
+
+    Raises:
+        ConfigError: an unknown sample type.
+    """
+    downstream = None
+    if sample_types is not None:
+        for kind in sample_types:
+            if kind not in SAMPLE_TYPES:
+                raise ConfigError(f"sample_types: unknown type {kind!r}{suggestion(str(kind), SAMPLE_TYPES)}")
+        downstream = torch.tensor([kind == SAMPLE_TYPES[1] for kind in sample_types])
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, MixtureLayer)]
+    before = [layer.context for _, layer in layers]
+    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    made: dict[tuple[int, torch.device], RoutingContext] = {}
+    for name, layer in layers:
+        mask = decoder_attention_mask if encoder_decoder and _reads_decoder(name) else attention_mask
+        key = (id(mask), layer.device)
+        if key not in made:
+            made[key] = RoutingContext(
+                None if mask is None else mask.to(layer.device),
+                None if downstream is None else downstream.to(layer.device),
+                scale,
+            )
+        layer.context = made[key]
+    try:
+        yield
+    finally:
+        for (_, layer), old in zip(layers, before, strict=True):
+            layer.context = old
+
+
+def _reads_decoder(name: str) -> bool:
+    """Whether a layer of an encoder-decoder sees the decoder's tokens; keys and values of cross-attention do not."""
+    parts = name.split(".")
+    if "decoder" not in parts:
+        return False
+    crosses = any(part in CROSS_ATTENTION for part in parts)
+    return not (crosses and parts[-1][0] in "kv")
+
+
+def auxiliary_loss(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What each auxiliary loss added to the objective in the last forward pass in training, summed over layers.
+
+    For logging: 0-dim tensors without gradient, weights included. The gradient has its own way, see
+    ``losses.attach_loss``. Empty where no loss has a weight.
+    """
+    total: dict[str, torch.Tensor] = {}
+    for layer in model.modules():
+        if isinstance(layer, MixtureLayer):
+            for name, value in layer.auxiliary.items():
+                total[name] = total[name] + value.to(total[name].device) if name in total else value
+    return total
