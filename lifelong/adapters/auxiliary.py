@@ -61,7 +61,7 @@ def _localized(
             "backward pass into routing_context(model, sample_types=[...]), or set balance_weight to 0"
         )
     samples = len(context.downstream)
-    if len(gates) % samples or (len(shape) > 1 and shape[0] != samples):
+    if not samples or len(gates) % samples or (len(shape) > 1 and shape[0] != samples):
         raise ConfigError(f"sample_types: {samples} types for a batch of shape {tuple(shape)}")
     downstream = torch.tensor([kind == "downstream" for kind in config.types], device=gates.device)
     same_type = downstream[:, None] == context.downstream

@@ -6,6 +6,7 @@ Each default says where it comes from: a paper, its code, or us.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -59,7 +60,11 @@ class MixtureConfig(PeftConfig):
         default=None, metadata={"help": "Experts that answer for a token; without it all of them (dense routing)."}
     )
     renormalize: bool = field(
-        default=True, metadata={"help": "Whether the gates of the experts that answer are made to sum to 1. Ours."}
+        default=True,
+        metadata={
+            "help": "Whether the gates of the experts that answer are made to sum to 1; not with top_k = 1, where the "
+            "router would learn nothing. Ours."
+        },
     )
     router_init_std: float | None = field(
         default=None,
@@ -86,14 +91,26 @@ class MixtureConfig(PeftConfig):
             setattr(self, name, set(value) if isinstance(value, list) else value)
         if self.layers_pattern and self.layers_to_transform is None:
             raise ConfigError("layers_pattern: only says where layers_to_transform counts; set that too")
-        for name in ("num_experts", "top_k"):
-            self._whole(name)
-        if self.top_k is not None and self.top_k > self.num_experts:
-            raise ConfigError(f"top_k: {self.top_k} experts cannot be chosen among num_experts = {self.num_experts}")
-        for name in ("balance_weight", "router_init_std"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name}: must not be negative, got {value}")
+        if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
+            raise ConfigError(
+                "layers_to_transform: does not count where target_modules is a text; list the names of the layers "
+                "instead, or say in the expression which blocks are meant"
+            )
+        self._whole("num_experts")
+        if self.top_k is not None:
+            self._whole("top_k")
+            if self.top_k > self.num_experts:
+                raise ConfigError(
+                    f"top_k: {self.top_k} experts cannot be chosen among num_experts = {self.num_experts}"
+                )
+            if self.top_k == 1 < self.num_experts and self.renormalize:
+                raise ConfigError(
+                    "renormalize: with top_k = 1 every gate would be 1, and the router would learn nothing from the "
+                    "task; set renormalize to False"
+                )
+        self._number("balance_weight")
+        if self.router_init_std is not None:
+            self._number("router_init_std")
         if self.router_init_std == 0 and self.top_k not in (None, self.num_experts):
             raise ConfigError("router_init_std: with 0 all tokens would choose the same experts, whatever they are")
 
@@ -113,8 +130,15 @@ class MixtureConfig(PeftConfig):
 
     def _whole(self, name: str, least: int = 1) -> None:
         value = getattr(self, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+
+    def _number(self, name: str, *, positive: bool = False, below: float = math.inf) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < below or (positive and value == 0):
+            bounds = ("above 0" if positive else "of at least 0") + (f" and below {below}" if below < math.inf else "")
+            raise ConfigError(f"{name}: must be a number {bounds}, got {value!r}")
 
 
 @dataclass
@@ -134,8 +158,8 @@ class LowRankMixtureConfig(MixtureConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._whole("r")
-        if not 0 <= self.lora_dropout < 1:
-            raise ConfigError(f"lora_dropout: must be at least 0 and below 1, got {self.lora_dropout}")
+        self._number("lora_alpha", positive=True)
+        self._number("lora_dropout", below=1)
 
     @property
     def hidden(self) -> int | None:
@@ -193,10 +217,11 @@ class LoraMoeConfig(LowRankMixtureConfig):
         self.peft_type = AdapterType.LORAMOE
         if self.form not in ("paper", "code"):
             raise ConfigError(f"form: unknown {self.form!r}{suggestion(str(self.form), ('paper', 'code'))}")
-        if not 0 <= self.delta < 1:
-            raise ConfigError(f"delta: must be at least 0 and below 1, got {self.delta}")
+        self._number("delta", below=1)
         if self.expert_types is not None:
             self._check_types(self.expert_types)
+            if self.balance_weight and self.num_experts < 2:
+                raise ConfigError("balance_weight: a single expert has no other to be balanced with; set it to 0")
         elif self.balance_weight and self.num_experts % 2:
             raise ConfigError(
                 f"num_experts: {self.num_experts} experts have no two halves; make it even, or set expert_types"
@@ -240,10 +265,8 @@ class MoeLoraConfig(LowRankMixtureConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = AdapterType.MOELORA
-        if self.contrast_weight < 0:
-            raise ConfigError(f"contrast_weight: must not be negative, got {self.contrast_weight}")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature: must be above 0, got {self.temperature}")
+        self._number("contrast_weight")
+        self._number("temperature", positive=True)
         self._whole("contrast_tokens", least=2)
         if self.contrast_weight and self.num_experts < 2:
             raise ConfigError("contrast_weight: a single expert has no other to be contrasted with; set it to 0")

@@ -46,23 +46,29 @@ def routing_context(
         downstream = torch.tensor([kind == SAMPLE_TYPES[1] for kind in sample_types])
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, MixtureLayer)]
     before = [layer.context for _, layer in layers]
-    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    encoder_decoder = _is_encoder_decoder(model)
     made: dict[tuple[int, torch.device], RoutingContext] = {}
-    for name, layer in layers:
-        mask = decoder_attention_mask if encoder_decoder and _reads_decoder(name) else attention_mask
-        key = (id(mask), layer.device)
-        if key not in made:
-            made[key] = RoutingContext(
-                None if mask is None else mask.to(layer.device),
-                None if downstream is None else downstream.to(layer.device),
-                scale,
-            )
-        layer.context = made[key]
     try:
+        for name, layer in layers:
+            mask = decoder_attention_mask if encoder_decoder and _reads_decoder(name) else attention_mask
+            key = (id(mask), layer.device)
+            if key not in made:
+                made[key] = RoutingContext(
+                    None if mask is None else mask.to(layer.device),
+                    None if downstream is None else downstream.to(layer.device),
+                    scale,
+                )
+            layer.context = made[key]
         yield
     finally:
         for (_, layer), old in zip(layers, before, strict=True):
             layer.context = old
+
+
+def _is_encoder_decoder(model: torch.nn.Module) -> bool:
+    """What the outermost settings say of it; ``model`` may be a wrapper that has none of its own."""
+    settings = (getattr(module, "config", None) for module in model.modules())
+    return next((config.is_encoder_decoder for config in settings if hasattr(config, "is_encoder_decoder")), False)
 
 
 def _reads_decoder(name: str) -> bool:
@@ -71,7 +77,7 @@ def _reads_decoder(name: str) -> bool:
     if "decoder" not in parts:
         return False
     crosses = any(part in CROSS_ATTENTION for part in parts)
-    return not (crosses and parts[-1][0] in "kv")
+    return not (crosses and (parts[-1][0] in "kv" or parts[-1] == "c_attn"))  # GPT-2's is key and value in one
 
 
 def auxiliary_loss(model: torch.nn.Module) -> dict[str, torch.Tensor]:

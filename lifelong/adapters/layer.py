@@ -112,7 +112,8 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
 
     @property
     def device(self) -> torch.device:
-        return self.weight.device
+        """Where the experts are; the layer's own weights may be packed under another name, or elsewhere."""
+        return next((weight.device for weight in self.mixtures.parameters()), torch.device("cpu"))
 
     def add_mixture(self, adapter_name: str, config: MixtureConfig) -> None:
         """Put a fresh mixture beside the layer, and make it trainable if its adapter is active."""
@@ -122,11 +123,9 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)
-        if self.disable_adapters:
-            return result
-        self.auxiliary = {}
+        auxiliary: dict[str, torch.Tensor] = {}
         for name in self.active_adapters:
-            if name not in self.mixtures:
+            if self.disable_adapters or name not in self.mixtures:
                 continue
             mixture = self.mixtures[name]
             autocasts = torch.is_autocast_enabled(x.device.type)
@@ -134,8 +133,10 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
                 x if autocasts else self._cast_input_dtype(x, mixture.B.dtype), self.context, self.recorder
             )
             for loss, value in losses.items():
-                self.auxiliary[loss] = self.auxiliary.get(loss, 0) + value
+                auxiliary[loss] = auxiliary.get(loss, 0) + value
             result = _added(result, mixed, mixture.B)
+        if self.training:
+            self.auxiliary = auxiliary
         return result
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

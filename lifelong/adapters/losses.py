@@ -62,7 +62,7 @@ def localized_balance(
     if counted is not None:
         gates = gates * counted[..., None].to(gates.dtype)
     use = gates.sum(1).t()  # (E, B)
-    importance = torch.where(same_type, 1 + delta, 1 - delta).to(use.dtype)
+    importance = 1 - delta + 2 * delta * same_type.to(use.dtype)
     weighed = importance * use
     if form == "code":
         return weighed.var() / (weighed.mean() ** 2 + 1e-10)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 
@@ -20,19 +21,22 @@ def default_targets(config: MixtureConfig, model: nn.Module) -> set[str]:
     """The modules that a configuration means which names none.
 
     Raises:
-        ConfigError: this model's cannot be told; the message lists its linear layers.
+        ConfigError: this model's cannot be told, or none is in the blocks of ``layers_to_transform``; the message lists
+            its linear layers.
     """
-    if config.default_targets == QUERY_VALUE:
-        kind = getattr(getattr(model, "config", None), "model_type", None)
-        found = set(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind, ()))
-    else:
-        found = set(feed_forward_layers(model))
+    found = _query_value(model) if config.default_targets == QUERY_VALUE else set(feed_forward_layers(model))
     if not found:
         raise ConfigError(
             f"target_modules: the {config.default_targets} layers of {type(model).__name__} cannot be told by its "
             f"structure; name them. Linear layers: {linear_names(model)}"
         )
-    return found
+    chosen = {name for name in found if "." not in name or _in_chosen_block(config, name)}
+    if not chosen:
+        raise ConfigError(
+            f"layers_to_transform: no block of {type(model).__name__} with {config.default_targets} layers is meant by "
+            f"layers_to_transform = {config.layers_to_transform}. Linear layers: {linear_names(model)}"
+        )
+    return chosen
 
 
 def feed_forward_layers(model: nn.Module) -> list[str]:
@@ -58,7 +62,7 @@ def feed_forward_layers(model: nn.Module) -> list[str]:
 
 def linear_names(model: nn.Module) -> str:
     """The kinds of linear layers there are, for messages: full names with numbers as stars."""
-    kinds = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name, _ in _linear_layers(model))
+    kinds = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name, _ in _linear_layers(model))
     return ", ".join(kinds) or "none"
 
 
@@ -70,6 +74,23 @@ def outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             if isinstance(module, BaseTunerLayer):
                 inside = (*inside, f"{name}.")
             yield name, module
+
+
+def _query_value(model: nn.Module) -> set[str]:
+    """Ends of names, or whole names, as PEFT knows them for the model's architecture."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind, ())
+    if isinstance(known, str):
+        return {name for name, _ in _linear_layers(model) if re.fullmatch(known, name)}
+    # of some, such as Phi, it names the feed-forward part too
+    return set(known) - {name.rpartition(".")[2] for name in feed_forward_layers(model)}
+
+
+def _in_chosen_block(config: MixtureConfig, name: str) -> bool:
+    """Whether ``layers_to_transform`` means a layer; PEFT does not ask that of one whose whole name is given."""
+    by_end = copy.copy(config)
+    by_end.target_modules, by_end.exclude_modules, by_end.modules_to_save = {name.rpartition(".")[2]}, None, None
+    return bool(check_target_module_exists(by_end, name))
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
