@@ -90,12 +90,12 @@ def main() -> None:
     folder = parser.parse_args().folder
     settings = {
         "one expert, rank 32": {"num_experts": 1, "top_k": 1, "r": CLUSTERS * RANK},
-        "top-1": {"top_k": 1},
-        "top-1, not renormalised": {"top_k": 1, "renormalize": False},
-        "top-1, not renorm., balanced": {"top_k": 1, "renormalize": False, "balance_weight": 0.01},
+        "top-1": {"top_k": 1, "renormalize": False},
+        "top-1, balanced": {"top_k": 1, "renormalize": False, "balance_weight": 0.01},
         "top-2": {"top_k": 2},
         "top-2, balanced": {"top_k": 2, "balance_weight": 0.01},
         "dense": {"top_k": None},
+        "dense, router at zero": {"top_k": None, "router_init_std": 0.0},
     }
     print("| mixture | variance left | mean gate of a cluster's first expert | first experts that differ |")
     print("|---|---|---|---|")

@@ -143,9 +143,6 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
         """Raises NotImplementedError: which experts answer depends on the token, so that no single matrix does it."""
         raise NotImplementedError(CANNOT_MERGE)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({super().__repr__()})"
-
 
 CANNOT_MERGE = (
     "a mixture of experts cannot be merged into the base weights: which experts answer depends on the token, and a "
