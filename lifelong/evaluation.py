@@ -18,6 +18,7 @@ from lifelong.generation import by_length, choice_log_likelihoods, generate
 from lifelong.learner import Learner
 from lifelong.losses import row_losses
 from lifelong.metrics.answers import resolve_metric
+from lifelong.mixtures import padding_known
 from lifelong.randomness import derived_generator
 from lifelong.strategies.base import labelled
 from lifelong.tasks import Task
@@ -280,7 +281,8 @@ def _perplexity(
     for numbers in by_length([len(row.input_ids) for row in rows], settings.batch_size):
         batch = collate([rows[number] for number in numbers], learner.pad_id)
         batch = learner.transfer_batch_to_device(batch, learner.device, 0)
-        outputs, targets = learner.answer_logits(batch)
+        with padding_known(learner.model, batch["attention_mask"], batch["labels"] != IGNORED):
+            outputs, targets = learner.answer_logits(batch)
         losses[numbers] = row_losses(outputs.logits, targets).double().cpu()
         advance(len(numbers))
     perplexities = (losses / tokens).exp().tolist()

@@ -24,6 +24,7 @@ from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
 from lifelong.learner import Learner
 from lifelong.libraries import enough_memory, interruptible
+from lifelong.mixtures import routing_kept
 from lifelong.progress import Reporter, StepProgress
 from lifelong.strategies.base import Stage
 
@@ -144,14 +145,15 @@ class Loop:
         )
         self.reporter.begin(self._title(index, "asking"), total * len(settings.books))
         results = []
-        for task, policy in asked:
-            for book in settings.books:
-                for split in splits:
+        passes = [(task, policy, book, split) for task, policy in asked for book in settings.books for split in splits]
+        with routing_kept(learner.model, path) as of_task:
+            for task, policy, book, split in passes:
+                with of_task(task.name):
                     answers = evaluate_task(
                         learner, task, settings, split, book, policy == "sample", self.reporter.advance
                     )
-                    if answers is not None:
-                        results.append(answers)
+                if answers is not None:
+                    results.append(answers)
         _write_answers(path, index, results)
         trainable, total_parameters = models.count_parameters(learner)
         costs |= {

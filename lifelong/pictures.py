@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
@@ -14,3 +15,15 @@ class Picture(Figure):
         image = io.BytesIO()
         self.savefig(image, format="png", bbox_inches="tight")
         return image.getvalue()
+
+
+def readable_on(colour: Sequence[float]) -> str:
+    """``"black"`` or ``"white"``, whichever stands out more from a colour.
+
+    Args:
+        colour: red, green and blue between 0 and 1; what follows, such as opacity, is not looked at.
+    """
+    light = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+    # Black and white contrast equally at this luminance (WCAG 2.1: (L + .05) / .05 = 1.05 / (L + .05)).
+    return "black" if luminance > 0.179 else "white"

@@ -14,11 +14,15 @@ from lifelong.errors import ConfigError, RunError, suggestion
 from lifelong.folder import RunFolder, write_rows
 from lifelong.metrics.accuracy_matrix import AccuracyMatrix
 from lifelong.metrics.figures import Figure
+from lifelong.mixtures import ROUTING_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
+    from lifelong.adapters.routing import RoutingTable
+
 KINDS = ("score", "perplexity")  # of scores, which cannot be averaged with each other
+PLOTS = ("matrix", "routing")
 
 
 class Run:
@@ -29,9 +33,10 @@ class Run:
         model.json         the family of the model, and for a classifier which labels competed
         status.json        running | done | diverged | failed, the stage, and why
         stages/<k>/        adapter/ or model/, strategies/, position.json, rows.csv, losses.json, costs.json,
-                           predictions/<task>.<split>.<pass>.jsonl, manifest.json; stage 0 is the untrained model
+                           predictions/<task>.<split>.<pass>.jsonl, manifest.json; stage 0 is the untrained model;
+                           routing.json, where the model has mixtures of experts
         stream/, held_out/ the rows, where the stream or the held-out one was made in Python
-        matrix.csv, metrics.json, matrix.png    views, rebuilt from the stages
+        matrix.csv, metrics.json, matrix.png, routing.png    views, rebuilt from the stages
 
     Args:
         folder: an existing run folder.
@@ -199,6 +204,45 @@ class Run:
         return self.folder.costs()
 
     @property
+    def routing(self) -> pd.DataFrame:
+        """How a mixture's experts were used: stage, layer, adapter, task, expert, gate, frequency.
+
+        ``gate`` is the mean over the task's tokens, ``frequency`` the share of them that selected the expert. Without
+        rows for models without mixtures.
+        """
+        from lifelong.adapters.routing import over_stages
+
+        return over_stages(self.routing_tables)
+
+    @property
+    def routing_drift(self) -> pd.DataFrame:
+        """How far a task's use of the experts has moved since it was last asked: stage, layer, adapter, task, drift.
+
+        ``drift`` is the total variation distance between the mean gates, from 0 to 1. Where a stage asked a sample of
+        the questions only, some of it comes from that.
+        """
+        from lifelong.adapters.routing import drift_over_stages
+
+        return drift_over_stages(self.routing_tables)
+
+    @property
+    def routing_warnings(self) -> list[str]:
+        """What is wrong with a mixture's routers after the last stage, in words; nothing of the untrained model."""
+        last = max(self.routing_tables, default=0)
+        return self.routing_tables[last].warnings() if last else []
+
+    @cached_property
+    def routing_tables(self) -> dict[int, RoutingTable]:
+        """The use of a mixture's experts by stage, from 0; without stages that kept none."""
+        files = {index: self.folder.stage(index) / ROUTING_FILE for index in range(self.folder.committed() + 1)}
+        there = {index: file for index, file in files.items() if file.is_file()}
+        if not there:
+            return {}
+        from lifelong.adapters.routing import RoutingTable  # loads PEFT, which most runs can be shown without
+
+        return {index: RoutingTable.from_json(file.read_text(encoding="utf-8")) for index, file in there.items()}
+
+    @property
     def predictions(self) -> pd.DataFrame:
         """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score."""
         tables = []
@@ -214,21 +258,38 @@ class Run:
         """Draw the run.
 
         Args:
-            kind: ``"matrix"``: the accuracy matrix as a heat map.
-            **options: ``split``, ``book`` and ``metric`` as for ``matrix_of``.
+            kind: ``"matrix"``: the accuracy matrix as a heat map. ``"routing"``: how a mixture's experts were used in
+                each layer, a heat map for each task.
+            **options: of the matrix ``split``, ``book`` and ``metric`` as for ``matrix_of``; of the routing ``stage``,
+                by default the last one, and ``value``, ``"gate"`` or ``"frequency"``.
+
+        Raises:
+            ConfigError: the kind is unknown, or the run has nothing of it.
         """
-        if kind != "matrix":
-            raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, ['matrix'])}")
+        if kind not in PLOTS:
+            raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, PLOTS)}")
+        if kind == "routing":
+            return self._plot_routing(**options)
         figure, _ = self.matrix_of(**options).plot()
         return figure
 
+    def _plot_routing(self, stage: int | None = None, value: str = "gate") -> Plot:
+        tables = self.routing_tables
+        if not tables:
+            raise ConfigError(f"{self.path} has no routing to draw: its model has no mixture of experts")
+        stage = max(tables) if stage is None else stage
+        if stage not in tables:
+            raise ConfigError(f"stage: there is routing of the stages {', '.join(map(str, tables))}, not of {stage}")
+        return tables[stage].plot(value)
+
     def write_views(self) -> None:
-        """Write ``matrix.csv``, ``metrics.json`` and ``matrix.png`` anew from the stages."""
+        """Write ``matrix.csv``, ``metrics.json``, ``matrix.png`` and, of mixtures, ``routing.png`` from the stages."""
         if self.folder.committed() < 0:
             raise RunError(f"{self.path} has no finished stage yet")
         write_rows(self.path / "matrix.csv", self.folder.rows())
         self.folder.write_json("metrics.json", self.figures())
-        self.plot("matrix").savefig(self.path / "matrix.png", dpi=150, bbox_inches="tight")
+        for kind in PLOTS if self.routing_tables else PLOTS[:1]:
+            self.plot(kind).savefig(self.path / f"{kind}.png", dpi=150, bbox_inches="tight")
 
 
 def _entry(figure: Figure) -> Mapping[str, Any]:

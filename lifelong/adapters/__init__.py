@@ -2,8 +2,17 @@
 
 from lifelong.adapters.config import DenseMoeConfig, LoraMoeConfig, MoeLoraConfig, MoralConfig
 from lifelong.adapters.context import auxiliary_loss, routing_context
+from lifelong.adapters.diagnostics import record_routing
 from lifelong.adapters.registration import register
 
-__all__ = ["DenseMoeConfig", "LoraMoeConfig", "MoeLoraConfig", "MoralConfig", "auxiliary_loss", "routing_context"]
+__all__ = [
+    "DenseMoeConfig",
+    "LoraMoeConfig",
+    "MoeLoraConfig",
+    "MoralConfig",
+    "auxiliary_loss",
+    "record_routing",
+    "routing_context",
+]
 
 register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
         setattr(self, self.experts_name, nn.ModuleDict())
         self.train(base_layer.training)
         self.context: RoutingContext | None = None
-        self.recorder: Recorder | None = None
+        self.recorder: Callable[[str, Routing, torch.Tensor | None], None] | None = None  # the first: the adapter
         self.auxiliary: dict[str, torch.Tensor] = {}
 
     @property
@@ -129,8 +130,9 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
                 continue
             mixture = self.mixtures[name]
             autocasts = torch.is_autocast_enabled(x.device.type)
+            recorder = None if self.recorder is None else partial(self.recorder, name)
             mixed, losses = mixture(
-                x if autocasts else self._cast_input_dtype(x, mixture.B.dtype), self.context, self.recorder
+                x if autocasts else self._cast_input_dtype(x, mixture.B.dtype), self.context, recorder
             )
             for loss, value in losses.items():
                 auxiliary[loss] = auxiliary.get(loss, 0) + value

@@ -15,6 +15,7 @@ from lifelong.encoding import IGNORED
 from lifelong.families.base import Advance, Family
 from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
 from lifelong.losses import row_losses, token_losses
+from lifelong.mixtures import padding_known
 
 if TYPE_CHECKING:
     from lifelong.learner import Learner
@@ -44,7 +45,7 @@ class Causal(Family):
         texts = [""] * len(prompts)
         # padded on the left whatever the tokenizer's habit: answers go on at the right
         for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance, left=True):
-            with configured(learner, settings):
+            with configured(learner, settings), padding_known(learner.model, mask):
                 output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
             for number, answer in zip(numbers, output[:, ids.shape[1] :].tolist(), strict=True):
                 texts[number] = answer_text(learner, answer)
@@ -65,7 +66,7 @@ class Causal(Family):
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             # of a prompt only the last position's logits are of use, and a vocabulary is wide
             last = {"logits_to_keep": 1} if "logits_to_keep" in learner.forward_parameters else {}
-            outputs = _forward(learner, ids, mask, positions, **last)
+            outputs = _forward(learner, ids, mask, mask, positions, **last)
             first = outputs.logits[:, -1].float().log_softmax(-1)
             some = [choices[number] for number in numbers]
             begun = [[float(first[place, choice[0]]) for choice in row] for place, row in enumerate(some)]
@@ -117,7 +118,8 @@ def _weigh_packed(
         hidden = torch.finfo(learner.model.dtype).min
         bias = torch.zeros(seen.shape, dtype=learner.model.dtype, device=mask.device).masked_fill(~seen, hidden)
         positions = mask[rows].sum(1, keepdim=True) + offsets
-        outputs = _forward(learner, ids, bias[:, None], positions, past_key_values=_rows_of(cache, rows, len(mask)))
+        earlier_keys = _rows_of(cache, rows, len(mask))
+        outputs = _forward(learner, ids, owner >= 0, bias[:, None], positions, past_key_values=earlier_keys)
         values = (-token_losses(outputs.logits, targets)).tolist()
         for row, owners, row_values in zip(some, which, values, strict=True):
             sums = [0.0] * len(row)
@@ -144,7 +146,8 @@ def _weigh_apart(
         rows = torch.tensor([place for place, *_ in some], device=mask.device)
         positions = mask[rows].sum(1, keepdim=True) + torch.arange(tokens.shape[1] - 1, device=mask.device)
         seen = torch.cat([mask[rows], known[:, :-1]], 1)
-        outputs = _forward(learner, tokens[:, :-1], seen, positions, past_key_values=_rows_of(cache, rows, len(mask)))
+        earlier_keys = _rows_of(cache, rows, len(mask))
+        outputs = _forward(learner, tokens[:, :-1], known[:, 1:], seen, positions, past_key_values=earlier_keys)
         values = (-row_losses(outputs.logits, tokens[:, 1:].masked_fill(known[:, 1:] == 0, IGNORED))).tolist()
         for (place, number, _), value in zip(some, values, strict=True):
             results[place][number] = value
@@ -152,12 +155,14 @@ def _weigh_apart(
 
 
 def _forward(
-    learner: Learner, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **inputs: Any
+    learner: Learner, ids: torch.Tensor, known: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, **inputs: Any
 ) -> ModelOutput:
+    """Run the model on ``ids``, of which those count where ``known`` is 1; ``mask`` is what its attention takes."""
     # models with relative positions take none
     if "position_ids" in learner.forward_parameters:
         inputs["position_ids"] = positions
-    return learner.model(input_ids=ids, attention_mask=mask, use_cache=True, **inputs)
+    with padding_known(learner.model, known):
+        return learner.model(input_ids=ids, attention_mask=mask, use_cache=True, **inputs)
 
 
 def _rows_of(cache: Cache, rows: torch.Tensor, size: int) -> Cache:

@@ -14,6 +14,7 @@ from lifelong.encoding import PromptEncoder, place_of
 from lifelong.errors import DataError, suggestion
 from lifelong.families.base import Advance, Family
 from lifelong.generation import prompt_batches
+from lifelong.mixtures import padding_known
 from lifelong.prompts import PromptTemplate
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Classifier(Family):
     ) -> list[list[float]]:
         results: list[list[float]] = [[] for _ in prompts]
         for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
-            states = learner.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            with padding_known(learner.model, mask):
+                states = learner.model(input_ids=ids, attention_mask=mask).last_hidden_state
             chances = learner.head(states, mask).log_softmax(-1).tolist()
             for number, row in zip(numbers, chances, strict=True):
                 results[number] = [row[label] for (label,) in choices[number]]

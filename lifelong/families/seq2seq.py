@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from peft import PeftModel
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
 from lifelong.data import Batch
@@ -15,6 +16,7 @@ from lifelong.errors import DataError
 from lifelong.families.base import Advance, Family
 from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
 from lifelong.losses import row_losses
+from lifelong.mixtures import has_mixtures, padding_known
 
 if TYPE_CHECKING:
     from lifelong.learner import Learner
@@ -76,8 +78,12 @@ class Seq2Seq(Family):
         settings = greedy(learner, limit, decoder_start_token_id=_start(learner))
         texts = [""] * len(prompts)
         for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
-            with configured(learner, settings):
-                output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+            writing = _StillWriting(learner.encoder.ends, mask)
+            criteria = StoppingCriteriaList([writing] if has_mixtures(learner.model) else [])
+            with configured(learner, settings), padding_known(learner.model, mask, writing.mask):
+                output = learner.model.generate(
+                    input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
+                )
             for number, answer in zip(numbers, output[:, 1:].tolist(), strict=True):
                 texts[number] = answer_text(learner, answer)
         return texts
@@ -93,7 +99,8 @@ class Seq2Seq(Family):
         """The decoder weighs every choice on one reading of the prompt."""
         results: list[list[float]] = [[] for _ in prompts]
         for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
-            read = learner.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+            with padding_known(learner.model, mask):
+                read = learner.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
             pairs = [(place, choice) for place, number in enumerate(numbers) for choice in choices[number]]
             for start in range(0, len(pairs), batch_size):
                 some = pairs[start : start + batch_size]
@@ -102,18 +109,37 @@ class Seq2Seq(Family):
         return results
 
 
+class _StillWriting(StoppingCriteria):
+    """Stops nothing, and keeps the decoder's mask (B, 1): 0 for rows that have ended and are padded from then on.
+
+    Args:
+        ends: tokens that end an answer.
+        prompts: (B, S), any tensor of the batch.
+    """
+
+    def __init__(self, ends: Sequence[int], prompts: torch.Tensor) -> None:
+        self.ends = torch.tensor(list(ends), device=prompts.device)
+        self.mask = torch.ones_like(prompts[:, :1])
+        self.never = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        self.mask.masked_fill_(torch.isin(input_ids[:, -1:], self.ends), 0)
+        return self.never
+
+
 def _weigh(
     learner: Learner, read: torch.Tensor, mask: torch.Tensor, pairs: Sequence[tuple[int, Sequence[int]]]
 ) -> list[float]:
     rows = torch.tensor([place for place, _ in pairs], device=mask.device)
     tokens, known = padded([choice for _, choice in pairs], 0)
     labels = tokens.masked_fill(known == 0, IGNORED).to(mask.device)
-    outputs = learner.model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=read[rows]),
-        attention_mask=mask[rows],
-        decoder_input_ids=_shifted(learner, labels),
-        use_cache=False,
-    )
+    with padding_known(learner.model, mask[rows], labels != IGNORED):
+        outputs = learner.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=read[rows]),
+            attention_mask=mask[rows],
+            decoder_input_ids=_shifted(learner, labels),
+            use_cache=False,
+        )
     return (-row_losses(outputs.logits, labels)).tolist()
 
 

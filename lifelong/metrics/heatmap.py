@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
-from lifelong.pictures import Picture
+from lifelong.pictures import Picture, readable_on
 
 _OWN_STAGE = "#d55e00"
 _LONGEST_NAME = 28
@@ -110,11 +110,7 @@ def _scale(measured: np.ndarray, higher_is_better: bool) -> Normalize:
 
 
 def _write(ax: Axes, image: AxesImage, row: int, column: float, value: float, sampled: bool) -> None:
-    red, green, blue, _ = image.cmap(image.norm(value))
-    light = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
-    luminance = float(np.dot([0.2126, 0.7152, 0.0722], light))
-    # Black and white contrast equally at this luminance (WCAG 2.1: (L + .05) / .05 = 1.05 / (L + .05)).
-    colour = "black" if luminance > 0.179 else "white"
+    colour = readable_on(image.cmap(image.norm(value)))
     ax.text(column, row, format_score(value) + "*" * sampled, ha="center", va="center", color=colour, fontsize=8)
 
 

@@ -48,7 +48,7 @@ def matrix_table(matrix: AccuracyMatrix, title: str) -> Table:
 
 
 def show_run(run: Run, console: Console) -> None:
-    """The state of a run, a matrix for each split and pass, and every figure with its definition."""
+    """The state of a run, what is wrong with its routers, a matrix for each split and pass, and every figure."""
     status = {"state": "begun", "stage": 0, "stages": run.environment.get("stages", "?")} | run.status
     where = f"[bold]{escape(str(run.path))}[/bold]"
     console.print(f"{where}: {status['state']}, stage {status['stage']} of {status['stages']}")
@@ -59,6 +59,8 @@ def show_run(run: Run, console: Console) -> None:
     if run.folder.committed() < 0:
         return
     console.print(f"model: {run.config['model']}, {run.family}", highlight=False, markup=False)
+    for message in run.routing_warnings:
+        console.print(Text(f"routing: {message}", "yellow"))
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
         kind = "perplexity" if metric == "perplexity" else "score"
         matrix = run.matrix_of(split, book, kind)

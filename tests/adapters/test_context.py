@@ -114,7 +114,7 @@ def counted(model: nn.Module, outermost: nn.Module | None = None, **inputs) -> d
     heard = {}
     for name, layer in mixtures(model).items():
         own = name.removeprefix("base_model.model.")
-        layer.recorder = lambda routing, places, own=own: heard.update({own: places})
+        layer.recorder = lambda name, routing, places, own=own: heard.update({own: places})
     with routing_context(outermost or model, ENCODER_MASK, decoder_attention_mask=DECODER_MASK):
         model(**inputs)
     return heard

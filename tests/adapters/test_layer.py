@@ -198,7 +198,7 @@ def test_gates_are_float32_for_bfloat16_input(top_k, own):
     layer = mixture_layer(nn.Linear(IN, OUT).bfloat16(), a=MoralConfig(num_experts=4, top_k=top_k, **NO_DROPOUT))
     layer.mixtures["a"].to(own)
     heard = []
-    layer.recorder = lambda routing, counted: heard.append(routing)
+    layer.recorder = lambda name, routing, counted: heard.append(routing)
     x = tokens(32).bfloat16()
     output = layer(x)
     assert output.dtype == torch.bfloat16
@@ -215,7 +215,7 @@ def test_adapters_of_float32_beside_a_bfloat16_layer_are_computed_in_float32():
     layer = mixture_layer(nn.Linear(IN, OUT).bfloat16(), a=MoralConfig(num_experts=4, **NO_DROPOUT))
     layer.mixtures["a"].float()
     heard = []
-    layer.recorder = lambda routing, counted: heard.append(routing)
+    layer.recorder = lambda name, routing, counted: heard.append(routing)
     x = tokens(32).bfloat16()
     layer(x)
     logits = x.double() @ layer.mixtures["a"].router.detach().double().t()
@@ -225,7 +225,7 @@ def test_adapters_of_float32_beside_a_bfloat16_layer_are_computed_in_float32():
 def test_autocast_gives_what_the_layer_alone_would_and_keeps_gates_in_float32(gradients):
     layer = mixture_layer(nn.Linear(IN, OUT), a=MoralConfig(num_experts=4, **NO_DROPOUT), b=DenseMoeConfig())
     heard = []
-    layer.recorder = lambda routing, counted: heard.append(routing.gates.dtype)
+    layer.recorder = lambda name, routing, counted: heard.append(routing.gates.dtype)
     x = tokens(8).float().requires_grad_()
     exact = layer(x)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,91 @@
+"""Each way in which a router fails is told in words, and a router that works is not accused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lifelong.adapters.routing import RoutingTable, RoutingUse
+from lifelong.adapters.symptoms import ENOUGH_TOKENS, routing_warnings
+
+UNIFORM, COLLAPSED, UNUSED = "does not choose", "has collapsed", "never used"
+
+
+def use(frequency, layer="mlp", task="colours", gates=None, entropy=1.0, tokens=1000, adapter="default"):
+    """With gates of top-k routing by default, where each expert that is selected has an equal part."""
+    gates = gates or [share / sum(frequency) for share in frequency]
+    return RoutingUse(layer, adapter, task, tokens, tuple(gates), tuple(frequency), entropy, 0.5)
+
+
+def symptoms(*uses):
+    messages = routing_warnings(RoutingTable(uses))
+    return [word for word in (UNIFORM, COLLAPSED, UNUSED) for message in messages if word in message]
+
+
+def test_a_router_that_prefers_and_uses_all_experts_is_not_accused():
+    assert symptoms(use([0.9, 0.4, 0.4, 0.3]), use([0.2, 0.7, 0.1, 1.0], task="places")) == []
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.99, [UNIFORM]), (0.97, [])])
+def test_probabilities_close_to_uniform_are_said(share, said):
+    assert symptoms(use([0.5, 0.5, 0.5, 0.5], entropy=share * math.log(4))) == said
+
+
+@pytest.mark.parametrize("gates", [[0.25] * 4, [0.3, 0.3, 0.2, 0.2]])
+def test_dense_routing_is_judged_by_its_gates_and_not_by_its_selection(gates):
+    assert symptoms(use([1.0] * 4, gates=gates)) == []
+    assert symptoms(use([1.0] * 4, gates=gates, entropy=math.log(4))) == [UNIFORM]
+
+
+@pytest.mark.parametrize(("most", "said"), [(0.96, [COLLAPSED]), (0.94, [])])
+def test_the_same_experts_for_all_tasks_are_a_collapse(most, said):
+    rest = (2 - 2 * most) / 2
+    assert symptoms(use([most, rest, most, rest]), use([most, rest, most, rest], task="places")) == said
+
+
+def test_other_experts_for_another_task_are_no_collapse():
+    assert symptoms(use([1, 1, 0, 0]), use([0, 0, 1, 1], task="places")) == []
+
+
+def test_a_collapse_is_not_said_a_second_time_as_experts_without_use():
+    assert symptoms(use([1, 1, 0, 0])) == [COLLAPSED]
+
+
+def test_dense_gates_that_all_go_to_one_expert_are_a_collapse():
+    assert symptoms(use([1.0] * 3, gates=[0.01, 0.97, 0.02])) == [COLLAPSED]
+
+
+@pytest.mark.parametrize(("least", "said"), [(0.004, [UNUSED]), (0.006, [])])
+def test_an_expert_below_a_hundredth_of_an_equal_share_is_never_used(least, said):
+    # top-2 of 4: the equal share is 0.5 of the tokens
+    assert symptoms(use([least, 0.7, 0.7, 0.6 - least])) == said
+
+
+def test_an_expert_that_any_task_uses_is_used():
+    assert symptoms(use([0, 0.6, 0.7, 0.7]), use([0.5, 0.5, 0.5, 0.5], task="places")) == []
+
+
+def test_a_single_expert_has_nothing_to_choose():
+    assert symptoms(use([1.0], entropy=0.0)) == []
+
+
+def test_top_k_of_all_experts_is_dense_routing():
+    assert symptoms(use([1.0, 1.0], gates=[0.6, 0.4], entropy=0.6)) == []
+
+
+def test_few_tokens_say_nothing():
+    assert symptoms(use([1, 1, 0, 0], tokens=ENOUGH_TOKENS - 1)) == []
+    assert symptoms(use([1, 1, 0, 0], tokens=ENOUGH_TOKENS)) == [COLLAPSED]
+
+
+def test_a_message_names_layers_experts_and_what_to_try():
+    fine = use([0.5, 0.5, 0.5, 0.5], layer="fine")
+    (message,) = routing_warnings(RoutingTable([fine, *(use([0, 0.7, 0.7, 0.6], layer=f"l{n}") for n in range(5))]))
+    assert "in 5 of 6 layers: l0 (expert 0 of 4), l1 (expert 0 of 4), l2 (expert 0 of 4) and 2 more" in message
+    assert "What to try: raise balance_weight" in message
+
+
+def test_adapters_are_named_where_there_are_several():
+    (message,) = routing_warnings(RoutingTable([use([1, 0, 0], adapter="new"), use([0.5, 0.3, 0.2], adapter="old")]))
+    assert "mlp of adapter new (expert 0)" in message
