@@ -20,7 +20,7 @@ from lifelong.strategies import Strategy
 
 # fields that hold objects, where the bare names of their classes are looked up, and what they must be
 _OBJECTS: dict[str, tuple[tuple[str, ...], type]] = {
-    "adapter": (("peft",), PeftConfig),
+    "adapter": (("peft", "lifelong.adapters"), PeftConfig),
     "strategies": (("lifelong.strategies",), Strategy),
     "callbacks": (("lightning.pytorch.callbacks",), Callback),
     "loggers": (("lightning.pytorch.loggers",), Logger),
@@ -119,7 +119,11 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment
         value = config.get(key)
         if key == "adapter":
             if isinstance(value, Mapping):
-                config[key] = build(value, key, packages, trust, kind)
+                try:
+                    config[key] = build(value, key, packages, trust, kind)
+                except ConfigError as error:  # a configuration of lifelong.adapters names its own field alone
+                    message = str(error)
+                    raise ConfigError(message if message.startswith(key) else f"{key}.init_args.{message}") from None
         elif value is not None:
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"{key}: expected a list, got {type(value).__name__}")

@@ -6,7 +6,7 @@ import copy
 import inspect
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 
 from lifelong.errors import ConfigError
 from lifelong.losses import row_losses
+from lifelong.mixtures import batch_context, has_auxiliary_losses
 from lifelong.models import AUTO_CLASSES, without_pooler
 from lifelong.quantization import pack
 
@@ -212,9 +213,12 @@ def _backward(parts: torch.nn.ModuleDict, family: str, step: Step) -> None:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     answer = (step.rows, 1 if family == "classifier" else step.answer_length)
     targets = torch.zeros(answer, dtype=torch.long, device=step.device)
+    model = parts["model"]
+    batch = {"attention_mask": inputs["attention_mask"], "labels": targets, "kind": ["knowledge"] * step.rows}
     for _ in range(min(step.micro_batches, 2)):  # from the second one on, gradients are there from the beginning
-        outputs = _FORWARD[family](parts, inputs, targets)
-        row_losses(outputs.logits, targets).sum().backward()
+        with batch_context(model, batch) if has_auxiliary_losses(model) else nullcontext():
+            outputs = _FORWARD[family](parts, inputs, targets)
+            row_losses(outputs.logits, targets).sum().backward()
 
 
 def _causal(parts: torch.nn.ModuleDict, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> ModelOutput:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from lifelong import dry_run, quantization
 from lifelong.errors import ConfigError, LifelongError, ModelError, suggestion
-from lifelong.models import AUTO_CLASSES, NANO
+from lifelong.models import AUTO_CLASSES, NANO, adapter_config
 from lifelong.quantization import Quantization
 
 # what Lightning's Trainer also understands
@@ -279,7 +279,7 @@ def _adapter(adapter: PeftConfig | str | Path | None) -> PeftConfig | None:
     if adapter is None or isinstance(adapter, PeftConfig):
         return adapter
     try:
-        config = PeftConfig.from_pretrained(str(adapter))
+        config = adapter_config(str(adapter))
     except (OSError, ValueError) as error:
         raise ModelError(f"adapter {str(adapter)!r} cannot be read: {error}") from error
     config.inference_mode = False  # as it was saved

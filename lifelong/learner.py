@@ -19,6 +19,7 @@ from lifelong.encoding import EncodedRow
 from lifelong.errors import ConfigError, DivergedError, suggestion
 from lifelong.families import Classifier, make_family
 from lifelong.losses import answer_weight, row_losses
+from lifelong.mixtures import AuxiliaryLosses
 from lifelong.models import context_length, family_of_model, row_length
 from lifelong.preparation import lengths, prepare
 from lifelong.prompts import PromptTemplate
@@ -121,7 +122,8 @@ class Learner(LightningModule):
         head: a classifier's, over the union of labels; ``None`` for other families.
         stage: the current stage; ``None`` before the first.
         run_step: optimiser steps since the beginning of the run.
-        losses: of the current stage, one 0-dim tensor per optimiser step.
+        losses: of the current stage, one 0-dim tensor per optimiser step: the answers' loss and what strategies made of
+            it, without the auxiliary losses of adapters, which are logged by names of their own.
 
     Raises:
         ConfigError: ``max_length`` is beyond the model's context, or ``train_book`` is unknown.
@@ -237,21 +239,25 @@ class Learner(LightningModule):
         tokens = sum(answer_weight(batch) for batch in batches)
         total = torch.zeros((), device=self.device)
         changes: dict[str, torch.Tensor] = {}
+        auxiliary = AuxiliaryLosses(self.model, len(batches), self.trainer.precision_plugin)
         for batch in batches:
-            outputs, batch["targets"] = self.answer_logits(batch)
-            loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
-            for strategy in self.strategies:
-                before, loss = loss, strategy.loss(self, batch, outputs, loss)
-                if loss is not before:
-                    change = (loss - before).detach() / len(batches)
-                    changes[strategy.state_key] = changes.get(strategy.state_key, 0) + change
-            self.manual_backward(loss / len(batches))
+            with auxiliary.around(batch):
+                outputs, batch["targets"] = self.answer_logits(batch)
+                auxiliary.note()
+                loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
+                for strategy in self.strategies:
+                    before, loss = loss, strategy.loss(self, batch, outputs, loss)
+                    if loss is not before:
+                        change = (loss - before).detach() / len(batches)
+                        changes[strategy.state_key] = changes.get(strategy.state_key, 0) + change
+                self.manual_backward(loss / len(batches))
             total += loss.detach() / len(batches)
         optimizer = self.optimizers()
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()
-        self._record(total, changes)
+        named = {f"loss/{name}": change for name, change in changes.items()}
+        self._record(total, named | {f"auxiliary/{name}": value for name, value in auxiliary.values.items()})
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip after every strategy has seen the gradient, and after a scaler has unscaled it."""
@@ -259,7 +265,7 @@ class Learner(LightningModule):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
 
-    def _record(self, loss: torch.Tensor, changes: Mapping[str, torch.Tensor]) -> None:
+    def _record(self, loss: torch.Tensor, named: Mapping[str, torch.Tensor]) -> None:
         self.losses.append(loss)
         self.run_step += 1
         if len(self.losses) % self.CHECK_EVERY == 0:
@@ -270,7 +276,7 @@ class Learner(LightningModule):
                 "stage": self.stage.index,
                 "learning_rate": self.lr_schedulers().get_last_lr()[0],
             }
-            values |= {f"loss/{name}": float(change) for name, change in changes.items()}
+            values |= {name: float(value) for name, value in named.items()}
             for logger in self.loggers:
                 logger.log_metrics(values, step=self.run_step)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import resource
 import sys
@@ -70,6 +71,11 @@ class Loop:
         )
         self.learner.family.check(experiment.tasks)
         folder.write_json("model.json", {"family": self.learner.family.describe()})
+        if isinstance(model, PeftModel):
+            from lifelong.adapters.accounting import account
+
+            environment = folder.read_json("environment.json")
+            folder.write_json("environment.json", environment | {"adapter": dataclasses.asdict(account(model))})
 
     def run(self) -> None:
         done = self.folder.committed()

@@ -8,6 +8,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from lightning.pytorch.plugins import Precision
+
+from lifelong.data import Batch
+from lifelong.encoding import IGNORED
 
 ROUTING_FILE = "routing.json"  # in the folder of a stage
 
@@ -56,3 +60,63 @@ def routing_kept(model: torch.nn.Module, folder: Path) -> Iterator[Callable[[str
     table = record.table()
     if len(table):  # a classifier that has met no label is asked nothing
         (folder / ROUTING_FILE).write_text(table.to_json(), encoding="utf-8")
+
+
+class AuxiliaryLosses:
+    """The auxiliary losses of a model's adapters, over one optimiser step: their mean over micro-batches.
+
+    They join the gradient in the layers themselves, and the loss that is reported goes without them. A model whose
+    adapters have none costs nothing here, and ``lifelong.adapters`` is not imported for it.
+
+    Args:
+        model: with adapters of any kind, or none.
+        micro_batches: of the step.
+        precision: of the Trainer, whose scaler, if it has one, must scale these gradients too.
+
+    Attributes:
+        values: by name, weights included, summed over layers.
+    """
+
+    def __init__(self, model: torch.nn.Module, micro_batches: int, precision: Precision) -> None:
+        self.model, self.micro_batches = model, micro_batches
+        self.wanted = has_auxiliary_losses(model)
+        self.scale = gradient_scale(precision) / micro_batches if self.wanted else 1.0
+        self.values: dict[str, torch.Tensor] = {}
+
+    def around(self, batch: Batch) -> AbstractContextManager[None]:
+        """A context for forward and backward pass of one micro-batch."""
+        return batch_context(self.model, batch, self.scale) if self.wanted else nullcontext()
+
+    def note(self) -> None:
+        """Take up the values of the forward pass that has just been made."""
+        if self.wanted:
+            from lifelong.adapters import auxiliary_loss
+
+            for name, value in auxiliary_loss(self.model).items():
+                self.values[name] = self.values.get(name, 0) + value / self.micro_batches
+
+
+def has_auxiliary_losses(model: torch.nn.Module) -> bool:
+    """Whether any adapter has one, going by the configurations, which are few where layers are many."""
+    return has_mixtures(model) and any(config.auxiliary() for config in model.peft_config.values())
+
+
+def batch_context(model: torch.nn.Module, batch: Batch, scale: float = 1.0) -> AbstractContextManager[None]:
+    """Tell the mixtures which tokens of a batch count, and which kind of task each row is of.
+
+    Args:
+        model: with mixtures.
+        batch: as ``collate`` makes it.
+        scale: of the auxiliary losses' gradient.
+    """
+    from lifelong.adapters import routing_context
+
+    # a decoder reads as many tokens as it answers, its start in front instead of the last one
+    answered = batch["labels"] != IGNORED
+    return routing_context(model, batch["attention_mask"], batch["kind"], answered, scale)
+
+
+def gradient_scale(precision: Precision) -> float:
+    """The factor by which a loss is multiplied before its backward pass."""
+    scaler = getattr(precision, "scaler", None)
+    return 1.0 if scaler is None else scaler.get_scale()

@@ -319,8 +319,15 @@ def _with_adapter(model: PreTrainedModel, adapter: PeftConfig | str | Path, fami
             raise ModelError(f"adapter {str(adapter)!r} cannot be loaded: {error}") from error
 
 
+def adapter_config(source: str) -> PeftConfig:
+    """The configuration of an adapter in a folder or on the hub, of a method of PEFT or of ``lifelong.adapters``."""
+    import lifelong.adapters  # noqa: F401 - from then on PEFT knows its methods
+
+    return PeftConfig.from_pretrained(source)
+
+
 def _loaded_adapter(model: PreTrainedModel, source: str, family: str) -> PeftModel:
-    config = PeftConfig.from_pretrained(source)
+    config = adapter_config(source)
     check_adapter(config, family)
     if config.task_type is not None:
         config.task_type = TASK_TYPES[family][0]

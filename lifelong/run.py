@@ -29,7 +29,8 @@ class Run:
     """What a run measured; everything is read from the stages in its folder::
 
         config.yaml        fully resolved; `lifelong run` on it repeats the run
-        environment.json   versions, hardware, git commit, the stream's names, metrics and fingerprint
+        environment.json   versions, hardware, git commit, the stream's names, metrics and fingerprint; what an adapter
+                           takes, beside LoRA and full fine-tuning
         model.json         the family of the model, and for a classifier which labels competed
         status.json        running | done | diverged | failed, the stage, and why
         stages/<k>/        adapter/ or model/, strategies/, position.json, rows.csv, losses.json, costs.json,

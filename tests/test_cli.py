@@ -263,3 +263,52 @@ def test_a_run_that_has_measured_nothing_or_failed_with_brackets_is_shown(tiny_s
     (tmp_path / "run" / "status.json").unlink()
     assert main(["show", str(tmp_path / "run")]) == 0
     assert "begun, stage 0 of 1" in " ".join(capsys.readouterr().out.split())
+
+
+MORAL = {"class_path": "lifelong.adapters.MoralConfig", "init_args": {"num_experts": 4, "r": 2, "balance_weight": 0.1}}
+
+
+def test_a_mixture_runs_resumes_and_its_account_is_shown(file, settings, tmp_path, capsys, monkeypatch):
+    file.write_text(yaml.safe_dump(settings | {"adapter": MORAL}))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert call("run", file, "--folder", whole, "-q") == 0
+    shutil.copytree(whole, broken)
+    shutil.rmtree(broken / "stages" / "2")
+    assert call("resume", broken, "-q") == 0
+    assert Run(broken).predictions.equals(Run(whole).predictions)
+    environment = json.loads((broken / "environment.json").read_text())
+    routers = 2 * 4 * (32 + 32 + 64)
+    assert environment["adapter"]["trained"]["parameters"] == 2 * 3 * 4 * 2 * (32 + 64) + routers
+    assert environment["adapter"]["lora_rank"]["rank"] == 2
+    assert environment["fingerprint"] == list(Run(whole).environment["fingerprint"])
+    capsys.readouterr()
+    assert call("show", broken) == 0
+    shown = capsys.readouterr().out
+    assert "MoralConfig" in shown and "LoRA, rank 8" in shown and "full fine-tuning" in shown
+    del environment["adapter"]  # as in folders of older versions, and without an adapter
+    (broken / "environment.json").write_text(json.dumps(environment))
+    assert call("show", broken) == 0
+    shown = capsys.readouterr().out
+    assert "LoRA" not in shown and "average_accuracy" in shown
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], []])
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        ({"num_experts": 4, "top_k": 5}, ["adapter.init_args.top_k: 5 experts cannot be chosen among num_experts = 4"]),
+        ({"target_modules": ["nothing"]}, ["nothing in LlamaForCausalLM matches nothing. There is: ", "down_proj"]),
+        ({"target_modules": ["embed_tokens"]}, ["embed_tokens is a Embedding; a mixture can only stand beside a lin"]),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_one_message_before_anything_is_trained(
+    arguments, messages, options, file, settings, tmp_path, capsys
+):
+    adapter = {"class_path": "lifelong.adapters.MoralConfig", "init_args": arguments}
+    file.write_text(yaml.safe_dump(settings | {"adapter": adapter}))
+    assert call("run", file, "--folder", tmp_path / "run", *options) == 2
+    printed = capsys.readouterr().err
+    for message in messages:
+        assert " ".join(message.split()) in " ".join(printed.split())
+    assert "Traceback" not in printed
+    assert not (tmp_path / "run" / "stages").exists()

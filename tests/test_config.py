@@ -7,6 +7,7 @@ import yaml
 from lightning.pytorch.callbacks import LambdaCallback
 from peft import LoraConfig
 
+from lifelong.adapters import MoralConfig
 from lifelong.config import make_experiment, override, parse_overrides, read_config
 from lifelong.errors import ConfigError
 from lifelong.evaluation import Evaluation
@@ -218,6 +219,20 @@ def test_what_an_experiment_says_of_itself_makes_the_same_experiment(tmp_path):
     assert config["held_out"] == CAPITALS
 
 
+@pytest.mark.parametrize("trust", [True, False])
+@pytest.mark.parametrize("name", ["lifelong.adapters.MoralConfig", "MoralConfig"])
+def test_a_mixture_is_named_as_peft_s_adapters_are(name, trust, tmp_path):
+    settings = {"num_experts": 4, "top_k": 1, "target_modules": ["up_proj", "down_proj"]}
+    config = PLAIN | {"adapter": {"class_path": name, "init_args": settings}}
+    experiment = make_experiment(config, trust)
+    assert experiment.adapter == MoralConfig(**settings)
+    found = experiment.config()["adapter"]
+    assert found["class_path"] == "lifelong.adapters.MoralConfig"
+    assert found["init_args"] == settings | {"target_modules": ["down_proj", "up_proj"]}
+    path = written(tmp_path, yaml.safe_dump(experiment.config()))
+    assert make_experiment(read_config(path), trust).adapter == experiment.adapter
+
+
 def test_callbacks_and_loggers_of_lightning_go_by_their_bare_names(tmp_path):
     settings = {
         "callbacks": [{"class_path": "LearningRateMonitor", "init_args": {"logging_interval": "step"}}],
@@ -252,6 +267,19 @@ def test_callbacks_and_loggers_of_lightning_go_by_their_bare_names(tmp_path):
         ({"adapter": {"class_path": "LoraConfic"}}, "adapter.class_path: there is no 'LoraConfic'. Did you mean"),
         ({"adapter": {"class_path": "peft.PeftModel"}}, "adapter.class_path: 'peft.PeftModel' is not a PeftConfig"),
         ({"adapter": {"class_path": "LoraConfig", "init_args": {"rank": 8}}}, "adapter.init_args.rank: "),
+        (
+            {"adapter": {"class_path": "lifelong.adapters.MoralConfig", "init_args": {"top_k": 9}}},
+            "adapter.init_args.top_k: 9 experts cannot be chosen among num_experts = 8",
+        ),
+        (
+            {"adapter": {"class_path": "MoralConfig", "init_args": {"expert": 4}}},
+            "adapter.init_args.expert: there is no such setting",
+        ),
+        ({"adapter": {"class_path": "MoralConfic"}}, "adapter.class_path: there is no 'MoralConfic'. Did you mean"),
+        (
+            {"adapter": {"class_path": "lifelong.adapters.routing_context"}},
+            "adapter.class_path: 'lifelong.adapters.routing_context' is not a PeftConfig",
+        ),
         ({"schedule": "linaer"}, "schedule"),
         ({"epochs": "many"}, "epochs"),
         ({"epochs": 2.5}, "epochs"),

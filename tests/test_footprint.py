@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from lifelong import Experiment, Task, TaskStream
+from lifelong.adapters import DenseMoeConfig, LoraMoeConfig, MoeLoraConfig, MoralConfig
 from lifelong.errors import ConfigError, ModelError
 from lifelong.footprint import MemoryEstimate, Workload, check_fits, estimate
 from lifelong.models import load_model, without_pooler
@@ -111,9 +112,29 @@ def train(model, adapter, folder, accumulate=1, **settings) -> dict:
     ids=str,
 )
 def test_a_step_takes_what_was_estimated(adapter, settings, name, request, tmp_path):
-    folder = request.getfixturevalue(name)
     if adapter is not None:
         adapter = lora(fan_in_fan_out=name == "gpt2_folder", **adapter)
+    check_step(request.getfixturevalue(name), adapter, settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter", "settings"),
+    [
+        ("llama_folder", MoralConfig(), {}),
+        ("llama_folder", MoralConfig(balance_weight=0.1), {"gradient_checkpointing": True, "accumulate": 2}),
+        ("gpt2_folder", MoralConfig(lora_dropout=0.0), {"precision": "bf16-mixed"}),
+        ("gpt2_folder", LoraMoeConfig(), {"dtype": "bfloat16"}),
+        ("llama_folder", MoeLoraConfig(), {}),
+        ("gpt2_folder", DenseMoeConfig(), {}),
+    ],
+    ids=["moral", "moral-balance", "moral-bf16", "loramoe-bf16", "moelora", "densemoe"],
+)
+def test_a_step_of_a_mixture_takes_what_was_estimated(name, adapter, settings, request, tmp_path):
+    check_step(request.getfixturevalue(name), adapter, settings, tmp_path)
+
+
+def check_step(folder, adapter, settings, tmp_path) -> None:
+    """A step takes what was estimated, to 2 %."""
     precision = settings.get("precision", "32-true")
     run = {key: value for key, value in settings.items() if key != "precision"}
     step = train(folder, adapter, tmp_path / "run", **run, trainer={"accelerator": "cpu", "precision": precision})
@@ -231,10 +252,17 @@ def test_an_adapter_alone_has_gradients_and_is_kept(tmp_path, llama_folder):
     assert needed.disk_per_stage == sum(tensor.nbytes for tensor in kept.values())
 
 
-def test_an_adapter_in_a_folder_is_the_one_that_was_saved(tmp_path, llama_folder):
-    adapter = LoraConfig(r=5, target_modules=["q_proj"])
+@pytest.mark.parametrize(
+    ("adapter", "parameters"),
+    [
+        (LoraConfig(r=5, target_modules=["q_proj"]), 5 * (32 + 32)),
+        (MoralConfig(num_experts=3, r=5, target_modules=["q_proj"]), 3 * 5 * (32 + 32) + 3 * 32),
+    ],
+    ids=["lora", "moral"],
+)
+def test_an_adapter_in_a_folder_is_the_one_that_was_saved(adapter, parameters, tmp_path, llama_folder):
     load_model(str(llama_folder), adapter)[0].save_pretrained(tmp_path)
-    assert estimate(Workload(str(llama_folder), tmp_path)).trainable_parameters == 2 * 5 * (32 + 32)
+    assert estimate(Workload(str(llama_folder), tmp_path)).trainable_parameters == 2 * parameters
 
 
 def test_true_half_precision_loads_whole_weights_and_trains_half_ones():
@@ -328,9 +356,10 @@ def test_a_model_that_cannot_be_estimated_is_named(settings, message):
         estimate(Workload(**settings))
 
 
-def test_an_adapter_that_does_not_fit_is_a_mistake_and_no_gap_in_what_can_be_estimated():
+@pytest.mark.parametrize("kind", [LoraConfig, MoralConfig])
+def test_an_adapter_that_does_not_fit_is_a_mistake_and_no_gap_in_what_can_be_estimated(kind):
     with pytest.raises(ConfigError, match=r"adapter: does not fit this model: .*nothing"):
-        estimate(Workload(adapter=LoraConfig(target_modules=["nothing"])))
+        estimate(Workload(adapter=kind(target_modules=["nothing"])))
 
 
 # ---------------------------------------------------------------- what fits

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -368,6 +370,18 @@ def test_an_adapter_from_a_folder_is_checked_like_a_fresh_one(llama_folder, t5_f
     model, _ = load_model(str(t5_folder), of_t5)
     weights = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
     assert len(weights) == 6 and all(torch.all(weight == 0.5) for weight in weights)
+
+
+def test_a_mixture_from_a_folder_is_found_by_a_process_that_has_not_met_one(llama_folder, tmp_path):
+    from lifelong.adapters import MoralConfig
+
+    load_model(str(llama_folder), MoralConfig(num_experts=2))[0].save_pretrained(tmp_path)
+    code = (
+        "import sys; from lifelong.models import load_model; assert 'lifelong.adapters' not in sys.modules; "
+        "print(load_model(*sys.argv[1:])[0].peft_config['default'].num_experts)"
+    )
+    command = [sys.executable, "-c", code, str(llama_folder), str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2\n"
 
 
 def test_an_adapter_whose_weights_do_not_arrive_is_refused_rather_than_begun_anew(bert_folder, tmp_path):

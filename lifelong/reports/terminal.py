@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -59,6 +59,8 @@ def show_run(run: Run, console: Console) -> None:
     if run.folder.committed() < 0:
         return
     console.print(f"model: {run.config['model']}, {run.family}", highlight=False, markup=False)
+    if "adapter" in run.environment:
+        show_adapter(run.environment["adapter"], console)
     for message in run.routing_warnings:
         console.print(Text(f"routing: {message}", "yellow"))
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
@@ -77,6 +79,43 @@ def show_run(run: Run, console: Console) -> None:
             definition = Group(Text(figure["definition"]), *([undefined] if figure["reason"] else []))
             figures.add_row(figure["name"], value, definition)
         console.print(figures, "")
+
+
+def show_adapter(account: Mapping[str, Any], console: Console) -> None:
+    """What an adapter takes, beside LoRA on the same layers and full fine-tuning.
+
+    Args:
+        account: the values of an ``Account`` of ``lifelong.adapters.accounting``.
+        console: to write to.
+    """
+    ways = [
+        (account["method"], account["trained"]),
+        ("LoRA", account["lora_total_rank"]),
+        ("LoRA", account["lora_rank"]),
+        ("full fine-tuning", account["full"]),
+    ]
+    table = Table(title="the adapter beside other ways to train", title_justify="left", header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in ("parameters", "share", "MB", "MFLOPs a token", "in training"):
+        table.add_column(name, justify="right")
+    for name, cost in ways:
+        if cost is None:
+            continue
+        rank = "" if cost["rank"] is None else f", rank {cost['rank']}"
+        flops = (cost[f"{way}_flops"] for way in ("forward", "training"))
+        table.add_row(
+            name + rank,
+            f"{cost['parameters']:,}",
+            f"{cost['parameters'] / account['full']['parameters']:.2%}",
+            f"{sum(cost['bytes'].values()) / 1e6:,.2f}",
+            *("-" if count is None else f"{count / 1e6:,.2f}" for count in flops),
+        )
+    console.print(table)
+    computed, answering = account["adapter_flops"], account["answering_flops"]
+    if computed != answering:
+        text = f"the adapter alone: {computed / 1e6:,.2f} MFLOPs a token, all experts being computed"
+        console.print(f"{text}; {answering / 1e6:,.2f} of it are the router's and those of experts that answer")
+    console.print()
 
 
 def show_study(study: Study, console: Console) -> None:

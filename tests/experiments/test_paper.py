@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, PhiConfig
 
+from lifelong.adapters import MoralConfig
+from lifelong.adapters.layer import MixtureLayer
 from lifelong.config import make_experiment, read_config
 from lifelong.footprint import MemoryEstimate, Workload, estimate
 from lifelong.models import load_model
@@ -90,7 +90,7 @@ def needed(file: str) -> MemoryEstimate:
     return estimate(
         Workload(
             kind(**sizes),
-            LoraConfig(**settings["adapter"]["init_args"]),
+            MoralConfig(**settings["adapter"]["init_args"]),
             batch_size=settings["batch_size"],
             length=settings["max_length"],
             optimizer=settings["optimizer"],
@@ -125,10 +125,10 @@ def test_a_file_becomes_an_experiment_whose_adapter_fits(file, toy):
     settings = read_config(FOLDER / f"{file}.yaml", {"model": toy, "stream": "streams.world_facts", "max_length": 64})
     experiment = make_experiment(settings)
     model, _ = load_model(toy, experiment.adapter, dtype=experiment.dtype, gradient_checkpointing=True)
-    adapted = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    adapted = [name for name, module in model.named_modules() if isinstance(module, MixtureLayer)]
     assert len(adapted) == 3 * MODELS[file][3]
     assert all(".mlp." in name for name in adapted)
-    assert {parameter.requires_grad for name, parameter in model.named_parameters() if "lora_" not in name} == {False}
+    assert {parameter.requires_grad for name, parameter in model.named_parameters() if "moral_" not in name} == {False}
 
 
 def test_the_real_models_have_their_known_sizes(file):
@@ -137,7 +137,10 @@ def test_the_real_models_have_their_known_sizes(file):
     _, sizes, parameters, matrices = MODELS[file]
     assert found.total_parameters - found.trainable_parameters == pytest.approx(parameters, rel=0.01)
     rows_and_columns = sizes["hidden_size"] + sizes["intermediate_size"]
-    assert found.trainable_parameters == sizes["num_hidden_layers"] * matrices * EXPERTS * RANK * rows_and_columns
+    # each matrix has its router, which reads the hidden size, but that of the last one, which reads the inner one
+    routers = EXPERTS * ((matrices - 1) * sizes["hidden_size"] + sizes["intermediate_size"])
+    experts = matrices * EXPERTS * RANK * rows_and_columns
+    assert found.trainable_parameters == sizes["num_hidden_layers"] * (experts + routers)
     # two bytes for each of the frozen weights, four for each of the adapter's, of its gradients, and of two moments
     at_rest = 2 * parameters + 4 * 4 * found.trainable_parameters
     assert found.total - found.activations == pytest.approx(at_rest, rel=0.01)

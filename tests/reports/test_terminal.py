@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lifelong.metrics import AccuracyMatrix
-from lifelong.reports.terminal import matrix_table, show_stream
+from lifelong.reports.terminal import matrix_table, show_adapter, show_stream
 from lifelong.tasks import Task, TaskStream
 
 SCORES = [[0.1, 0.2, 0.5, 0.4], [0.8, 0.3, 0.6, None], [0.7, 0.9, 0.3, 0.2]]
@@ -161,3 +161,37 @@ def test_nothing_is_wider_than_the_terminal_and_no_address_is_cut(plain, width):
 def test_raw_text_has_no_question():
     rows = [{"question": "", "answer": "Once upon a time"}]
     assert "(raw text)" in shown_stream(Task("tale", rows, rows, metric="perplexity"))
+
+
+def shown_adapter(**changes) -> list[str]:
+    cost = {"rank": None, "parameters": 500, "bytes": {"float32": 2_000_000}, "forward_flops": 3_000_000}
+    cost |= {"training_flops": 8_000_000, "saved_bytes": 2_000_000}
+    account = {"method": "MoralConfig", "adapter_flops": 400_000, "answering_flops": 100_000, "trained": cost}
+    account |= {"lora_total_rank": cost | {"rank": 64}, "lora_rank": cost | {"rank": 8, "parameters": 60}}
+    console = Console(file=io.StringIO(), width=80)
+    show_adapter(account | {"full": cost | {"parameters": 1000}} | changes, console)
+    return [line.replace("│", " ").split() for line in console.file.getvalue().splitlines()]
+
+
+def test_an_adapter_stands_beside_lora_and_full_fine_tuning():
+    lines = shown_adapter()
+    assert ["MoralConfig", "500", "50.00%", "2.00", "3.00", "8.00"] in lines
+    assert ["LoRA,", "rank", "64", "500", "50.00%", "2.00", "3.00", "8.00"] in lines
+    assert ["LoRA,", "rank", "8", "60", "6.00%", "2.00", "3.00", "8.00"] in lines
+    assert ["full", "fine-tuning", "1,000", "100.00%", "2.00", "3.00", "8.00"] in lines
+    text = " ".join(word for line in lines for word in line)
+    assert "0.40 MFLOPs a token, all experts being computed; 0.10 of it" in text
+
+
+def test_what_is_not_known_of_an_adapter_is_left_out():
+    unknown = {"rank": None, "parameters": 5, "bytes": {}, "forward_flops": None, "training_flops": None}
+    lines = shown_adapter(
+        method="IA3Config",
+        trained=unknown,
+        lora_total_rank=None,
+        lora_rank=None,
+        adapter_flops=None,
+        answering_flops=None,
+    )
+    assert ["IA3Config", "5", "0.50%", "0.00", "-", "-"] in lines
+    assert not any("LoRA," in line or "experts" in line for line in lines)
