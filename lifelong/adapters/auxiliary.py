@@ -44,7 +44,8 @@ def auxiliary_losses(
         few = inside[places].unflatten(-1, (-1, config.r))
         outputs = torch.einsum("ter,oer->teo", few, B.unflatten(-1, (-1, config.r))) * config.scaling
         precise = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        losses["contrast"] = config.contrast_weight * expert_contrast(precise, config.temperature, valid)
+        with torch.autocast(precise.device.type, enabled=False):  # which would round similarities
+            losses["contrast"] = config.contrast_weight * expert_contrast(precise, config.temperature, valid)
     return losses
 
 

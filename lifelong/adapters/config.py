@@ -81,6 +81,7 @@ class MixtureConfig(PeftConfig):
         metadata={"help": "Whether padding counts in the auxiliary losses, where routing_context gives a mask. Ours."},
     )
 
+    unread: ClassVar[bool] = False  # whether the tensors that belong to a configuration from a folder are yet to come
     low_rank: ClassVar[bool] = True
     default_targets: ClassVar[str] = FEED_FORWARD
 
@@ -113,6 +114,13 @@ class MixtureConfig(PeftConfig):
             self._number("router_init_std")
         if self.router_init_std == 0 and self.top_k not in (None, self.num_experts):
             raise ConfigError("router_init_std: with 0 all tokens would choose the same experts, whatever they are")
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> MixtureConfig:
+        """PEFT's; a loading that fails can then be told from one into an adapter that was there before."""
+        config = super().from_pretrained(*args, **kwargs)
+        config.unread = True
+        return config
 
     @property
     def hidden(self) -> int | None:

@@ -17,6 +17,7 @@ from lifelong.adapters.batch import RoutingContext
 from lifelong.adapters.config import MixtureConfig
 from lifelong.adapters.losses import attach_loss
 from lifelong.adapters.router import Routing, route
+from lifelong.errors import ConfigError
 
 Recorder = Callable[[Routing, "torch.Tensor | None"], None]
 
@@ -67,13 +68,17 @@ class Mixture(nn.Module):
         mixed = (inside.unflatten(-1, (-1, self.hidden)) * gates[..., None]).flatten(-2)
         if recorder is not None:
             recorder(routing, None if context is None else context.tokens_that_count(len(x)))
-        if not (self.training and self.config.auxiliary()):
+        if not (self.training and self.config.auxiliary() and self._trains()):
             return mixed, {}
         losses = auxiliary_losses(self.config, routing, inside, self.B, shape, context)
         scale = 1.0 if context is None else context.scale
         if torch.is_grad_enabled() and losses:
             mixed = attach_loss(mixed, sum(losses.values()), scale)
         return mixed, {name: loss.detach() for name, loss in losses.items()}
+
+    def _trains(self) -> bool:
+        """A frozen adapter has nothing to balance, and its losses would pull at the adapters of layers before it."""
+        return self.router.requires_grad or self.B.requires_grad
 
     def _products(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The experts' insides before gating, (T, E * r) or (T, in), and the router's logits (T, E)."""
@@ -103,6 +108,7 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
         setattr(self, self.experts_name, nn.ModuleDict())
         self.train(base_layer.training)
         self.context: RoutingContext | None = None
+        self.last_context: RoutingContext | None = None
         self.recorder: Callable[[str, Routing, torch.Tensor | None], None] | None = None  # the first: the adapter
         self.auxiliary: dict[str, torch.Tensor] = {}
 
@@ -124,9 +130,14 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)
-        auxiliary: dict[str, torch.Tensor] = {}
+        if self.training or self.disable_adapters:
+            self.auxiliary = {}
+        if self.disable_adapters:
+            return result
+        if self.training and not torch.compiler.is_compiling():  # a compiled backward pass does not come here again
+            self._check_repeated()
         for name in self.active_adapters:
-            if self.disable_adapters or name not in self.mixtures:
+            if name not in self.mixtures:
                 continue
             mixture = self.mixtures[name]
             autocasts = torch.is_autocast_enabled(x.device.type)
@@ -134,12 +145,29 @@ class MixtureLayer(nn.Module, BaseTunerLayer):
             mixed, losses = mixture(
                 x if autocasts else self._cast_input_dtype(x, mixture.B.dtype), self.context, recorder
             )
-            for loss, value in losses.items():
-                auxiliary[loss] = auxiliary.get(loss, 0) + value
+            if losses:
+                self._note(losses)
             result = _added(result, mixed, mixture.B)
-        if self.training:
-            self.auxiliary = auxiliary
         return result
+
+    @torch.compiler.disable
+    def _note(self, losses: dict[str, torch.Tensor]) -> None:
+        """Not compiled: torch fails where values leave a compiled block that checkpointing runs again."""
+        for name, value in losses.items():
+            self.auxiliary[name] = self.auxiliary[name] + value if name in self.auxiliary else value
+
+    def _check_repeated(self) -> None:
+        """Whether a block that is run again in the backward pass, as checkpointing does, is told of the same batch."""
+        if torch._C._current_graph_task_id() == -1:  # not in a backward pass
+            self.last_context = self.context
+        elif self.context is not self.last_context and any(
+            name in self.mixtures and self.mixtures[name].config.auxiliary() for name in self.active_adapters
+        ):
+            raise ConfigError(
+                "routing_context: gradient checkpointing runs a layer again in the backward pass, and the auxiliary "
+                "losses then need what they knew in the forward pass; put both passes into one routing_context, and "
+                "let backward() follow each forward pass"
+            )
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Raises NotImplementedError: which experts answer depends on the token, so that no single matrix does it."""
@@ -163,6 +191,11 @@ def linear_features(layer: nn.Module) -> tuple[int, int] | None:
 
 def _added(result: torch.Tensor, mixed: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """The layer's result and the experts', in one pass where the types allow it."""
-    if torch.is_autocast_enabled(result.device.type) or result.dtype == mixed.dtype == B.dtype:
+    device = result.device.type
+    if torch.is_autocast_enabled(device):
+        fits = result.dtype == torch.get_autocast_dtype(device)
+    else:
+        fits = result.dtype == mixed.dtype == B.dtype
+    if fits:
         return torch.addmm(result.reshape(-1, result.shape[-1]), mixed, B.t()).view(result.shape)
     return result + linear(mixed, B).view(result.shape).to(result.dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft import PeftConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _find_minimal_target_modules
 from torch import nn
 
 from lifelong.adapters.config import MixtureConfig
@@ -21,13 +21,31 @@ class MixtureModel(BaseTuner):
     tuner_layer_cls = MixtureLayer
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+        _check_others(model, self.prefix)
+        super().__init__(model, *args, **kwargs)
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """PEFT's; where it fails, the model is as before, and the name is free."""
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        again = any(adapter_name in layer.mixtures for _, layer in _mixture_layers(model))
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except Exception:
+            if not again:
+                self.peft_config.pop(adapter_name, None)
+                _take_out(model, adapter_name)
+            for parameter, trains in trained:
+                parameter.requires_grad = trains
+            raise
+
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config  # what it means without target_modules can be told from the model alone: see below
 
     def _prepare_model(self, peft_config: MixtureConfig, model: nn.Module) -> None:
         """Settle which modules are meant, and look at all of them before any is replaced."""
         if peft_config.target_modules is None:
-            peft_config.target_modules = default_targets(peft_config, model)
+            peft_config.target_modules = _shortened(default_targets(peft_config, model), model)
         if peft_config.target_modules == "all-linear":
             return
         matched = [
@@ -62,7 +80,13 @@ class MixtureModel(BaseTuner):
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         found = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        _check_tensors(model, cls.prefix, adapter_name, found)
+        try:
+            _check_tensors(model, cls.prefix, adapter_name, found)
+        except ModelError:
+            if config.unread and isinstance(model, PeftModel) and _is_fresh(model, adapter_name):
+                _forget(model, adapter_name)
+            raise
+        config.unread = False
         return found
 
 
@@ -90,9 +114,53 @@ class DenseMoeModel(MixtureModel):
     prefix = "densemoe_"
 
 
+def _mixture_layers(model: nn.Module) -> list[tuple[str, MixtureLayer]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, MixtureLayer)]
+
+
+def _check_others(model: nn.Module, prefix: str) -> None:
+    """Whether the model carries adapters of another method; PEFT saves and switches those of one method only."""
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and getattr(module, "experts_name", None) != f"{prefix}experts":
+            raise ConfigError(
+                f"{name} carries an adapter of another method, {type(module).__module__}.{type(module).__name__}; "
+                "methods cannot be mixed in one model: take that adapter out first, with PEFT's unload() or "
+                "merge_and_unload(), or load the base model again"
+            )
+
+
+def _take_out(model: nn.Module, adapter_name: str) -> None:
+    """Remove an adapter, and put layers back that have no other."""
+    for name, layer in _mixture_layers(model):
+        if adapter_name in layer.mixtures:
+            layer.delete_adapter(adapter_name)
+        if not layer.mixtures:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.base_layer)
+
+
+def _is_fresh(model: nn.Module, adapter_name: str) -> bool:
+    """Whether an adapter has learned nothing yet."""
+    ours = [layer.mixtures[adapter_name].B for _, layer in _mixture_layers(model) if adapter_name in layer.mixtures]
+    return all(B.is_meta or not B.any() for B in ours)
+
+
+def _forget(model: PeftModel, adapter_name: str) -> None:
+    """Undo that PEFT has put an adapter into the model, whose tensors then turned out not to fit."""
+    if len(model.peft_config) == 1:
+        model.base_model.unload()
+    else:
+        model.base_model.delete_adapter(adapter_name)
+        _take_out(model.base_model.model, adapter_name)
+
+
+def _shortened(names: set[str], model: nn.Module) -> set[str]:
+    """Full names without beginnings that are not needed; these differ between models with and without a head."""
+    every = {name for name, _ in outer_modules(model)}
+    return _find_minimal_target_modules(names, every - names) if names <= every else names
+
+
 def _check_linear(name: str, module: nn.Module) -> bool:
-    if isinstance(module, BaseTunerLayer) and not isinstance(module, MixtureLayer):
-        raise ConfigError(f"target_modules: {name} carries an adapter of another method, {type(module).__name__}")
     if not isinstance(module, MixtureLayer) and linear_features(module) is None:
         raise ConfigError(
             f"target_modules: {name} is a {type(module).__name__}; a mixture can only stand beside a linear layer, "
@@ -111,10 +179,12 @@ def _no_match(config: MixtureConfig, model: nn.Module) -> str:
 def _check_tensors(model: nn.Module, prefix: str, adapter_name: str, found: dict[str, torch.Tensor]) -> None:
     """Whether what was read is what the model has places for; PEFT itself warns, or passes over it."""
     mark = f".{prefix}experts.{adapter_name}."
-    wanted = {name: value.shape for name, value in model.state_dict().items() if mark in name}
+    places = {name: value.shape for name, value in model.state_dict().items()}
+    wanted = {name: shape for name, shape in places.items() if mark in name}
     given = {name: value.shape for name, value in found.items()}
     missing = sorted(set(wanted) - set(given))
-    foreign = sorted(name for name in set(given) - set(wanted) if f".{prefix}" in name)
+    # PEFT cuts its own beginning off names only later, where the model has none
+    foreign = sorted(name for name in given if not {name, name.removeprefix("base_model.model.")} & set(places))
     other = sorted(name for name in set(wanted) & set(given) if wanted[name] != given[name])
     problems = []
     if missing:
