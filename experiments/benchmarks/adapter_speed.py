@@ -293,6 +293,16 @@ def measure_layers(options: argparse.Namespace, device: torch.device, dtype: tor
     table("Times the frozen base alone, which is the limit", ["way", "geometric mean"], share)
 
 
+def measure_small(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> None:
+    """A layer so narrow that the adapters weigh more than the base, where ways of computing them differ most."""
+    shape, tokens = (256, 1024), 2048
+    x = torch.randn(1, tokens, shape[0], device=device, dtype=dtype, requires_grad=True)
+    loops = device.type == "cpu" and importlib.util.find_spec("moe_peft") is not None
+    seconds = median_seconds(layer_ways(shape, x, loops), 4 * options.rounds, device)
+    rows = [[way, f"{1000 * value:.1f}", f"{value / seconds['LoRA']:.2f}"] for way, value in seconds.items()]
+    table("256 to 1024, 2048 tokens", ["way", "ms", "times LoRA"], rows)
+
+
 def measure_experts(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> None:
     shape, tokens = SHAPES["TinyLlama up"], max(options.tokens)
     x = torch.randn(1, tokens, shape[0], device=device, dtype=dtype, requires_grad=True)
@@ -345,6 +355,7 @@ def measure_models(options: argparse.Namespace, device: torch.device, dtype: tor
 
 MEASURES = {
     "layers": measure_layers,
+    "small": measure_small,
     "experts": measure_experts,
     "memory": measure_memory,
     "operations": measure_operations,

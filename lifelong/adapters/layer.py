@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import linear
 
 from lifelong.adapters.auxiliary import auxiliary_losses
 from lifelong.adapters.batch import RoutingContext
 from lifelong.adapters.config import MixtureConfig
+from lifelong.adapters.dropped import DroppedLinear
 from lifelong.adapters.losses import attach_loss
 from lifelong.adapters.router import Routing, route
 from lifelong.errors import ConfigError
@@ -86,7 +87,7 @@ class Mixture(nn.Module):
             return x, linear(x, self.router)
         rate = self.config.lora_dropout if self.training else 0.0
         if rate:
-            return linear(dropout(x, rate), self.A), linear(x, self.router)
+            return DroppedLinear.apply(x, self.A, rate), linear(x, self.router)
         # x is wide, and read once
         return linear(x, torch.cat([self.A, self.router])).split([len(self.A), self.experts], -1)
 
