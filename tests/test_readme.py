@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+from peft import get_peft_model_state_dict
+
 from lifelong import Experiment
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-STREAM, TABLE, STRATEGY = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+STREAM, TABLE, MIXTURE, STRATEGY = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
@@ -28,6 +31,15 @@ def test_a_csv_file_becomes_a_run(tmp_path, monkeypatch, capsys):
     assert names["run"].matrix.tasks == ("shop", "post")
     assert names["run"].matrix.matrix[2, 1] == 1.0
     assert "When does it open?" in capsys.readouterr().out
+
+
+def test_a_mixture_of_experts_is_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(MIXTURE, names)
+    before, after = (get_peft_model_state_dict(names[name]) for name in ("model", "again"))
+    assert any("router" in name for name in before)
+    assert all(torch.equal(before[name], after[name]) for name in before | after)
 
 
 def test_the_strategy_in_twenty_lines_holds_the_weights_back(tiny_stream, llama_folder, tmp_path):
