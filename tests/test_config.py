@@ -222,7 +222,7 @@ def test_what_an_experiment_says_of_itself_makes_the_same_experiment(tmp_path):
 @pytest.mark.parametrize("trust", [True, False])
 @pytest.mark.parametrize("name", ["lifelong.adapters.MoralConfig", "MoralConfig"])
 def test_a_mixture_is_named_as_peft_s_adapters_are(name, trust, tmp_path):
-    settings = {"num_experts": 4, "top_k": 1, "target_modules": ["up_proj", "down_proj"]}
+    settings = {"num_experts": 4, "top_k": 3, "target_modules": ["up_proj", "down_proj"]}
     config = PLAIN | {"adapter": {"class_path": name, "init_args": settings}}
     experiment = make_experiment(config, trust)
     assert experiment.adapter == MoralConfig(**settings)
