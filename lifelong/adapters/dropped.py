@@ -27,10 +27,10 @@ class DroppedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         x, weight, kept = ctx.saved_tensors
-        # under autocast the product was of another type than its factors
+        # under autocast the product was of another type than its factors; numbers times bytes would copy the bytes
         kind, along, across = gradient.dtype, None, None
         if ctx.needs_input_grad[0]:
-            along = (gradient @ weight.to(kind)).mul_(kept).mul_(ctx.factor).to(x.dtype)
+            along = (gradient @ weight.to(kind)).masked_fill_(~kept, 0).mul_(ctx.factor).to(x.dtype)
         if ctx.needs_input_grad[1]:
-            across = (gradient.t() @ (x * kept).mul_(ctx.factor).to(kind)).to(weight.dtype)
+            across = (gradient.t() @ torch.where(kept, x, 0).mul_(ctx.factor).to(kind)).to(weight.dtype)
         return along, across, None
