@@ -246,7 +246,8 @@ class Learner(LightningModule):
                 auxiliary.note()
                 loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
                 for strategy in self.strategies:
-                    before, loss = loss, strategy.loss(self, batch, outputs, loss)
+                    with auxiliary.silenced():
+                        before, loss = loss, strategy.loss(self, batch, outputs, loss)
                     if loss is not before:
                         change = (loss - before).detach() / len(batches)
                         changes[strategy.state_key] = changes.get(strategy.state_key, 0) + change

@@ -87,6 +87,14 @@ class AuxiliaryLosses:
         """A context for forward and backward pass of one micro-batch."""
         return batch_context(self.model, batch, self.scale) if self.wanted else nullcontext()
 
+    def silenced(self) -> AbstractContextManager[None]:
+        """A context for further passes of the same step, which bring none."""
+        if not self.wanted:
+            return nullcontext()
+        from lifelong.adapters.context import without_auxiliary_losses
+
+        return without_auxiliary_losses(self.model)
+
     def note(self) -> None:
         """Take up the values of the forward pass that has just been made."""
         if self.wanted:

@@ -30,9 +30,11 @@ def auxiliary_losses(
         context: of the batch.
 
     Raises:
-        ConfigError: the localised constraint has a weight, and the samples' types are not known.
+        ConfigError: the mask is of another batch; or the localised constraint has a weight, and the samples' types are
+            not known.
     """
     tokens = len(inside)
+    _check_mask(context, shape)
     counted = None if config.count_padding or context is None else context.tokens_that_count(tokens)
     losses = {}
     if config.balance_weight and isinstance(config, LoraMoeConfig):
@@ -47,6 +49,13 @@ def auxiliary_losses(
         with torch.autocast(precise.device.type, enabled=False):  # which would round similarities
             losses["contrast"] = config.contrast_weight * expert_contrast(precise, config.temperature, valid)
     return losses
+
+
+def _check_mask(context: RoutingContext | None, shape: torch.Size) -> None:
+    """Padding that cannot be told would count without anyone noticing."""
+    mask = None if context is None else context.mask
+    if mask is not None and (mask.numel() != shape.numel() or (len(shape) == 2 and mask.shape != shape)):
+        raise ConfigError(f"attention_mask: has the shape {tuple(mask.shape)}, and a layer's tokens {tuple(shape)}")
 
 
 def _localized(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from peft import PeftConfig
@@ -83,6 +83,7 @@ class MixtureConfig(PeftConfig):
 
     unread: ClassVar[bool] = False  # whether the tensors that belong to a configuration from a folder are yet to come
     low_rank: ClassVar[bool] = True
+    balances_dense: ClassVar[bool] = False  # whether its balancing loss says something where all experts answer
     default_targets: ClassVar[str] = FEED_FORWARD
 
     def __post_init__(self) -> None:
@@ -90,6 +91,9 @@ class MixtureConfig(PeftConfig):
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, list) else value)
+        for one in fields(self):
+            if isinstance(one.default, bool) and not isinstance(getattr(self, one.name), bool):
+                raise ConfigError(f"{one.name}: must be true or false, got {getattr(self, one.name)!r}")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ConfigError("layers_pattern: only says where layers_to_transform counts; set that too")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
@@ -110,6 +114,11 @@ class MixtureConfig(PeftConfig):
                     "task; set renormalize to False"
                 )
         self._number("balance_weight")
+        if self.balance_weight and not self.balances_dense and self.top_k in (None, self.num_experts):
+            raise ConfigError(
+                "balance_weight: where all experts answer for every token their load is always equal, and the loss has "
+                "no gradient; set top_k, or balance_weight to 0"
+            )
         if self.router_init_std is not None:
             self._number("router_init_std")
         if self.router_init_std == 0 and self.top_k not in (None, self.num_experts):
@@ -220,6 +229,8 @@ class LoraMoeConfig(LowRankMixtureConfig):
         metadata={"help": "'knowledge' or 'downstream' for each expert; else half and half. The paper."},
     )
 
+    balances_dense: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = AdapterType.LORAMOE
@@ -242,6 +253,8 @@ class LoraMoeConfig(LowRankMixtureConfig):
         return self.expert_types or [SAMPLE_TYPES[0]] * half + [SAMPLE_TYPES[1]] * (self.num_experts - half)
 
     def _check_types(self, types: Sequence[Any]) -> None:
+        if not isinstance(types, list | tuple):
+            raise ConfigError(f"expert_types: must be a list with a type for each expert, got {types!r}")
         if len(types) != self.num_experts:
             raise ConfigError(f"expert_types: {len(types)} types for num_experts = {self.num_experts}")
         for kind in types:

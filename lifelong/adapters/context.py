@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -36,8 +37,15 @@ def routing_context(
             the factor of a gradient scaler, if there is one.
 
     Raises:
-        ConfigError: an unknown sample type.
+        ConfigError: an unknown sample type, or a mask that is none.
     """
+    for name, mask in {"attention_mask": attention_mask, "decoder_attention_mask": decoder_attention_mask}.items():
+        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.is_complex()):
+            raise ConfigError(f"{name}: must be a tensor of shape (B, S), 1 at tokens and 0 at padding")
+        if mask is not None and mask.is_floating_point() and not ((mask == 0) | (mask == 1)).all():
+            raise ConfigError(f"{name}: must be 1 at tokens and 0 at padding, and holds other numbers")
+    if isinstance(sample_types, str):
+        raise ConfigError(f"sample_types: must be a list with a type for each sample, got the text {sample_types!r}")
     downstream = None
     if sample_types is not None:
         for kind in sample_types:
@@ -62,6 +70,24 @@ def routing_context(
         yield
     finally:
         for (_, layer), old in zip(layers, before, strict=True):
+            layer.context = old
+
+
+@contextmanager
+def without_auxiliary_losses(model: torch.nn.Module) -> Iterator[None]:
+    """No auxiliary losses join passes inside, such as a second one in a step whose first one has brought them.
+
+    Args:
+        model: with adapters of this package. Where blocks are checkpointed, such passes must be without gradient.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MixtureLayer)]
+    before = [layer.context for layer in layers]
+    try:
+        for layer in layers:
+            layer.context = replace(layer.context or RoutingContext(), silent=True)
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
             layer.context = old
 
 

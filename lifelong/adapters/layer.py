@@ -69,7 +69,8 @@ class Mixture(nn.Module):
         mixed = (inside.unflatten(-1, (-1, self.hidden)) * gates[..., None]).flatten(-2)
         if recorder is not None:
             recorder(routing, None if context is None else context.tokens_that_count(len(x)))
-        if not (self.training and self.config.auxiliary() and self._trains()):
+        silent = context is not None and context.silent
+        if silent or not (self.training and self.config.auxiliary() and self._trains()):
             return mixed, {}
         losses = auxiliary_losses(self.config, routing, inside, self.B, shape, context)
         scale = 1.0 if context is None else context.scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +40,13 @@ class MixtureModel(BaseTuner):
             for parameter, trains in trained:
                 parameter.requires_grad = trains
             raise
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Called by PEFT around each pass."""
+        if kwargs.get("adapter_names") is not None:
+            raise ConfigError("adapter_names: a batch whose rows use different adapters is not supported by mixtures")
+        yield
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config  # what it means without target_modules can be told from the model alone: see below

@@ -6,6 +6,7 @@ from peft import get_peft_model
 from torch import nn
 
 from lifelong.adapters import DenseMoeConfig, LoraMoeConfig, MoeLoraConfig, MoralConfig, auxiliary_loss, routing_context
+from lifelong.adapters.context import without_auxiliary_losses
 from lifelong.adapters.layer import MixtureLayer
 from lifelong.adapters.losses import expert_contrast, localized_balance, switch_balance
 from lifelong.errors import ConfigError
@@ -180,14 +181,30 @@ def test_padding_counts_where_it_is_told_to(gradients, kind):
     assert all((found[0][name] - found[2][name]).abs() > 1e-6 for name in found[0])
 
 
-def test_a_mask_of_other_tokens_than_the_layers_counts_all():
-    """As in generation, where a layer sees one token of a sample whose mask covers the whole."""
+@pytest.mark.parametrize("mask", [torch.cat([MASK, MASK], 1), MASK.t()], ids=["longer", "transposed"])
+def test_a_mask_of_another_batch_is_refused_in_training_alone(mask):
+    """In generation a layer sees one token of a sample whose mask covers the whole."""
     model = adapted(CONFIGS["balance"]())
-    with routing_context(model, torch.cat([MASK, MASK], 1)):
+    with pytest.raises(ConfigError, match="attention_mask: has the shape"), routing_context(model, mask):
         model(batch())
-    with_mask = auxiliary_loss(model)
-    model(batch())
-    assert_close(with_mask, auxiliary_loss(model))
+    with routing_context(model.eval(), mask):
+        model(batch())
+
+
+def test_further_passes_of_a_step_bring_no_losses_where_that_is_said(gradients):
+    model = adapted(CONFIGS["balance"]())
+
+    def step(again: bool):
+        with routing_context(model, MASK, TYPES):
+            loss = objective(model(batch()))
+            if again:
+                with without_auxiliary_losses(model):
+                    loss = loss + 0 * objective(model(batch(1)))
+            loss.backward()
+        return gradients(model)
+
+    once, twice = step(False), step(True)
+    assert_close(once, twice)
 
 
 @pytest.mark.parametrize("kind", ["balance", "localised", "balance and contrast"])

@@ -144,11 +144,19 @@ def test_what_no_mixture_of_lora_experts_can_have_is_refused(config, settings, m
             {"num_experts": 1, "expert_types": ["knowledge"]},
             "balance_weight: a single expert has no other to be balanced with; set it to 0",
         ),
+        (MoralConfig, {"top_k": None, "balance_weight": 0.1}, "balance_weight: where all experts answer"),
+        (DenseMoeConfig, {"balance_weight": 0.1}, "balance_weight: where all experts answer"),
+        (MoralConfig, {"use_rslora": "no"}, "use_rslora: must be true or false, got 'no'"),
+        (LoraMoeConfig, {"expert_types": "knowledge"}, "expert_types: must be a list"),
         (MoeLoraConfig, {"contrast_weight": -1}, "contrast_weight: must be a number of at least 0, got -1"),
         (MoeLoraConfig, {"temperature": 0}, "temperature: must be a number above 0, got 0"),
         (MoeLoraConfig, {"contrast_tokens": 1}, "contrast_tokens: must be a whole number of at least 2, got 1"),
         (MoeLoraConfig, {"contrast_tokens": None}, "contrast_tokens: must be a whole number of at least 2, got None"),
-        (MoeLoraConfig, {"num_experts": 1, "top_k": 1}, "contrast_weight: a single expert has no other to be"),
+        (
+            MoeLoraConfig,
+            {"num_experts": 1, "balance_weight": 0, "top_k": 1},
+            "contrast_weight: a single expert has no other to be",
+        ),
     ],
 )
 def test_what_a_method_cannot_have_is_refused(config, settings, message):
@@ -167,7 +175,7 @@ def test_what_a_method_cannot_have_is_refused(config, settings, message):
         (LoraMoeConfig, {"num_experts": 5, "balance_weight": 0}),
         (LoraMoeConfig, {"num_experts": 1, "balance_weight": 0}),
         (LoraMoeConfig, {"num_experts": 3, "expert_types": ["knowledge", "downstream", "downstream"]}),
-        (MoeLoraConfig, {"num_experts": 1, "top_k": 1, "contrast_weight": 0}),
+        (MoeLoraConfig, {"num_experts": 1, "top_k": 1, "balance_weight": 0, "contrast_weight": 0}),
         (MoralConfig, {"layers_to_transform": 0, "layers_pattern": "h"}),
     ],
 )

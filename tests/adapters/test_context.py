@@ -79,14 +79,17 @@ def test_an_unknown_sample_type_is_refused(model, kind, message):
 def test_a_failure_on_the_way_in_leaves_what_was_there_before(model):
     """The layers before the one whose device cannot be reached are told already."""
 
-    class Unmovable:
+    class Unmovable(torch.Tensor):
         def to(self, device):
             if device.type == "meta":
                 raise RuntimeError("out of memory")
             return ENCODER_MASK
 
     list(mixtures(model).values())[2].mixtures.to("meta")
-    with pytest.raises(RuntimeError, match="out of memory"), routing_context(model, Unmovable()):
+    with (
+        pytest.raises(RuntimeError, match="out of memory"),
+        routing_context(model, ENCODER_MASK.as_subclass(Unmovable)),
+    ):
         pass
     assert contexts(model) == [None] * 6
 
@@ -198,3 +201,22 @@ def test_a_decoder_without_encoder_has_one_mask(toy):
     assert len(heard) == 4
     for places in heard.values():
         assert torch.equal(places, ENCODER_MASK.view(-1))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 1]], "attention_mask: must be a tensor of shape"),
+        (torch.ones(2, 1, 3, 3), "attention_mask: must be a tensor of shape"),
+        (torch.tensor([[0.0, -1e9]]), "attention_mask: must be 1 at tokens and 0 at padding"),
+    ],
+)
+def test_what_is_no_mask_is_refused(model, mask, message):
+    with pytest.raises(ConfigError, match=message), routing_context(model, mask):
+        pass
+    assert contexts(model) == [None] * 6
+
+
+def test_types_as_one_text_are_refused(model):
+    with pytest.raises(ConfigError, match="must be a list"), routing_context(model, sample_types="knowledge"):
+        pass

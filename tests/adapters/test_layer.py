@@ -153,7 +153,7 @@ def test_no_tokens_give_no_output_and_no_error(shape, masked):
         double_linear(),
         a=MoeLoraConfig(**NO_DROPOUT),
         b=LoraMoeConfig(num_experts=2, **NO_DROPOUT),
-        c=DenseMoeConfig(balance_weight=1),
+        c=DenseMoeConfig(top_k=2, balance_weight=1),
     )
     layer.context = RoutingContext(torch.ones(shape) if masked else None, torch.tensor([True, False][: shape[0] or 1]))
     if not shape[0]:

@@ -80,6 +80,13 @@ def test_hot_swapping_is_refused_with_the_reason(tmp_path):
         native.load_adapter(str(tmp_path), adapter_name="default", hotswap=True)
 
 
+def test_rows_of_one_batch_cannot_use_different_adapters():
+    model, ids = adapted("llama", "moral"), torch.ones(2, 3, dtype=torch.long)
+    for ask in (model, model.generate):
+        with pytest.raises(ConfigError, match="adapter_names"):
+            ask(input_ids=ids, adapter_names=["default", "__base__"])
+
+
 @every_method
 def test_lora_cannot_be_added_beside_a_mixture(method):
     model = adapted("llama", method)

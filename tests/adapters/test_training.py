@@ -235,3 +235,24 @@ def test_a_model_without_mixtures_learns_without_them(adapter, llama_folder, tin
 def test_a_mixture_without_auxiliary_losses_logs_none(llama_folder, tiny_stream):
     logged = fit(made(llama_folder, MoralConfig()), Stage.of(tiny_stream[0], 1))
     assert set(logged[0]) == {"loss", "stage", "learning_rate"}
+
+
+class AsksAgain(Strategy):
+    """Runs the model a second time in each step, on half of the batch, and adds nothing."""
+
+    def loss(self, learner, batch, outputs, loss):
+        few = {key: value[:4] for key, value in batch.items()}
+        return loss + 0 * learner.answer_logits(few)[0].logits.sum()
+
+
+def test_a_strategy_that_runs_the_model_again_brings_the_losses_no_second_time(gpt2_folder, tiny_stream):
+    gradients = []
+    for strategies in ([], [AsksAgain()]):
+        learner, first = (
+            made(gpt2_folder, MoralConfig(balance_weight=WEIGHT, **MORAL), strategies=strategies),
+            FirstStep(),
+        )
+        fit(learner, Stage.of(tiny_stream[0], 1), first)
+        gradients.append(first.gradient)
+    for name, once in gradients[0].items():
+        assert torch.allclose(once, gradients[1][name], atol=1e-6), name
