@@ -107,6 +107,8 @@ class Strategy(Callback):
     def loss(self, learner: Learner, batch: dict[str, Any], outputs: Any, loss: torch.Tensor) -> torch.Tensor:
         """After each forward pass: add to the loss or replace it.
 
+        Auxiliary losses of adapters have joined that pass; a further one that is run here brings none.
+
         Args:
             learner: what is being trained.
             batch: of B rows, as made by ``lifelong.data.collate``, with ``targets`` of shape (B, K): the token that
