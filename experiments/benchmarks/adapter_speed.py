@@ -20,13 +20,13 @@ import importlib.util
 import math
 import statistics
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, PeftConfig, PolyConfig, XLoraConfig, get_peft_model
+from timing import median_seconds
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -205,25 +205,6 @@ def with_xlora(model: nn.Module, config: XLoraConfig) -> nn.Module:
 # ---------------------------------------------------------------- measuring
 
 
-def median_seconds(ways: dict[str, Way], rounds: int, device: torch.device) -> dict[str, float]:
-    """Each in turn, after rounds that warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + WARM_UP):
-        for name, way in ways.items():
-            synchronize(device)
-            started = time.perf_counter()
-            way()
-            synchronize(device)
-            if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(some) for name, some in seconds.items()}
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[dict[str, int]]:
     """How far what is allocated rises above what was there, in bytes."""
@@ -281,7 +262,7 @@ def measure_layers(options: argparse.Namespace, device: torch.device, dtype: tor
         for tokens in options.tokens:
             x = torch.randn(1, tokens, shape[0], device=device, dtype=dtype, requires_grad=True)
             ways = layer_ways(shape, x, loops)
-            seconds = median_seconds(ways, options.rounds, device)
+            seconds = median_seconds(ways, options.rounds, WARM_UP)
             for way, value in seconds.items():
                 ratios.setdefault(way, []).append(value / seconds["LoRA"])
             rows.append([name, str(tokens), *(f"{1000 * seconds[way]:.1f} ({ratios[way][-1]:.2f})" for way in seconds)])
@@ -298,7 +279,7 @@ def measure_small(options: argparse.Namespace, device: torch.device, dtype: torc
     shape, tokens = (256, 1024), 2048
     x = torch.randn(1, tokens, shape[0], device=device, dtype=dtype, requires_grad=True)
     loops = device.type == "cpu" and importlib.util.find_spec("moe_peft") is not None
-    seconds = median_seconds(layer_ways(shape, x, loops), 4 * options.rounds, device)
+    seconds = median_seconds(layer_ways(shape, x, loops), 4 * options.rounds, WARM_UP)
     rows = [[way, f"{1000 * value:.1f}", f"{value / seconds['LoRA']:.2f}"] for way, value in seconds.items()]
     table("256 to 1024, 2048 tokens", ["way", "ms", "times LoRA"], rows)
 
@@ -308,7 +289,7 @@ def measure_experts(options: argparse.Namespace, device: torch.device, dtype: to
     x = torch.randn(1, tokens, shape[0], device=device, dtype=dtype, requires_grad=True)
     for name, make in {"dense": dense, "top-2": moral}.items():
         ways = {str(count): layer_way(make(count), x, shape[1]) for count in (4, 8, 16, 32, 64)}
-        seconds = median_seconds(ways, options.rounds, device)
+        seconds = median_seconds(ways, options.rounds, WARM_UP)
         least = min(seconds.values())
         rows = [[count, f"{1000 * value:.1f}", f"{value / least:.3f}"] for count, value in seconds.items()]
         table(f"Experts at a total rank of {TOTAL}, {name}, {tokens} tokens", ["experts", "ms", "of the least"], rows)
@@ -346,7 +327,7 @@ def measure_models(options: argparse.Namespace, device: torch.device, dtype: tor
         use_cache=False,
     )
     ids = torch.randint(0, 4096, (2, 256), device=device)
-    seconds = median_seconds(model_ways(config, ids, dtype), options.rounds, device)
+    seconds = median_seconds(model_ways(config, ids, dtype), options.rounds, WARM_UP)
     rows = [[name, f"{1000 * value:.0f}", f"{value / seconds['LoRA']:.2f}"] for name, value in seconds.items()]
     table(
         f"TinyLlama's shape with {config.num_hidden_layers} blocks, 2 x 256 tokens", ["way", "ms", "times LoRA"], rows

@@ -12,11 +12,9 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 COMMON = "the of and to in a is that for it as was with be by on not he his but at are this have from or had they you"
@@ -35,6 +33,7 @@ def write_rows(path: Path, count: int) -> None:
 
 def compare(count: int, folder: Path) -> None:
     from datasets import Dataset, disable_progress_bars
+    from timing import median_seconds
     from transformers import AutoTokenizer
 
     from lifelong import Task
@@ -72,14 +71,7 @@ def compare(count: int, folder: Path) -> None:
 
     ways = {"datasets.map": with_map, "prepare": ours_anew, "prepare, from the cache": ours}
     ours()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for round_number in range(ROUNDS + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            if round_number:
-                seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(some) for name, some in seconds.items()}
+    medians = median_seconds(ways, ROUNDS)
     print(f"\n{count} rows\n| way | seconds | of datasets.map | asked |\n|---|---|---|---|")
     for name, median in medians.items():
         asked = "at most 1.2" if name == "prepare" else ""

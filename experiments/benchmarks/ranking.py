@@ -9,12 +9,10 @@ token of a choice needs logits, so that with a wide vocabulary on a narrow model
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import torch
+from timing import median_seconds
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lifelong.generation import choice_log_likelihoods, padded
@@ -43,18 +41,6 @@ def learners() -> dict[str, Learner]:
     }
 
 
-def median_seconds(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Each way in turn, after a round that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for round_number in range(ROUNDS + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            if round_number:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(some) for name, some in seconds.items()}
-
-
 def main() -> None:
     draw = torch.Generator().manual_seed(0)
     print(f"{PROMPTS} prompts of {PROMPT} tokens, choices of {CHOICE}; {torch.get_num_threads()} threads")
@@ -74,7 +60,8 @@ def main() -> None:
                         "plain": partial(learner.model, **inputs),
                         "last": partial(learner.model, **inputs, logits_to_keep=1),
                         "ranking": partial(choice_log_likelihoods, learner, prompts, choices),
-                    }
+                    },
+                    ROUNDS,
                 )
             milliseconds = " | ".join(f"{1000 * value:.0f}" for value in seconds.values())
             ratios = " | ".join(f"{seconds['ranking'] / seconds[way]:.2f}" for way in ("plain", "last"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -21,7 +21,6 @@ class MixtureModel(BaseTuner):
     """A model with mixtures of experts in place of some of its linear layers; see ``BaseTuner`` of PEFT."""
 
     tuner_layer_cls = MixtureLayer
-    target_module_mapping: ClassVar[dict[str, list[str]]] = {}
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         _check_others(model, self.prefix)
