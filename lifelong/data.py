@@ -29,7 +29,7 @@ def collate(rows: Sequence[EncodedRow], pad_id: int, source: str = "stream", wei
     Returns:
         ``input_ids`` and ``attention_mask`` of shape (B, L); ``labels``, ``IGNORED`` where nothing is learned, of the
         same shape for a causal model, of shape (B, longest answer) for an encoder-decoder and (B, 1) for a classifier;
-        ``task``, ``kind`` and ``source`` as lists of B strings; ``weight`` of shape (B,).
+        ``task``, ``kind``, ``id`` and ``source`` as lists of B strings; ``weight`` of shape (B,).
     """
     return {
         "input_ids": _padded([row.input_ids for row in rows], pad_id),
@@ -37,6 +37,7 @@ def collate(rows: Sequence[EncodedRow], pad_id: int, source: str = "stream", wei
         "labels": _padded([row.labels for row in rows], IGNORED),
         "task": [row.task for row in rows],
         "kind": [row.kind for row in rows],
+        "id": [row.id for row in rows],
         "source": [source] * len(rows),
         "weight": torch.full((len(rows),), weight),
     }

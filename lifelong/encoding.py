@@ -27,13 +27,14 @@ class EncodedRow:
         input_ids: what the model reads.
         labels: what it should say. For a causal model as long as ``input_ids``, with ``IGNORED`` at every token that is
             not to be learned; for an encoder-decoder the answer alone; for a classifier the label's number.
-        task, kind: of the row.
+        task, kind, id: of the row.
     """
 
     input_ids: list[int]
     labels: list[int]
     task: str
     kind: str
+    id: str
 
 
 @dataclass
@@ -84,7 +85,7 @@ class PromptEncoder:
         answers = self.continuations([(row, row["question"], row["answers"][0]) for row in some])
         prompts = self.encode_prompts(some, book, reserves=[self.reserve(len(answer) + 1) for answer in answers])
         for number, row, prompt, answer in zip(others, some, prompts, answers, strict=True):
-            encoded[number] = EncodedRow(*self.joined(prompt, answer), row["task"], row["kind"])
+            encoded[number] = EncodedRow(*self.joined(prompt, answer), row["task"], row["kind"], row["id"])
         return [encoded[number] for number in range(len(rows))]
 
     def encode_prompt(self, row: Row, book: str = "closed", question: str | None = None, reserve: int = 0) -> list[int]:
@@ -232,7 +233,7 @@ class PromptEncoder:
             room = self.max_length - answer
             asked = self._fitted(row, asked, room, lambda one: len(self._turns(row, one)[0]) - answer)
             ids, labels = self._turns(row, asked)
-        return EncodedRow(ids, labels, row["task"], row["kind"])
+        return EncodedRow(ids, labels, row["task"], row["kind"], row["id"])
 
     def _turns(self, row: Row, asked: Asked) -> tuple[list[int], list[int]]:
         try:

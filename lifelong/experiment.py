@@ -27,6 +27,7 @@ from lifelong.quantization import parse, refuse_full_training
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream
 from lifelong.run import Run
 from lifelong.strategies.base import Stage, Strategy, prepare
+from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.tasks import TaskStream
 
 # settings of the Trainer that a run decides itself, and what to use instead
@@ -140,6 +141,8 @@ class Experiment:
         parse(self.quantization)
         self.training = Training(**{item.name: getattr(self, item.name) for item in fields(Training)})
         self.strategies = prepare(self.strategies)
+        # of an adapter in a folder or on the hub it is seen once it is there
+        check_fit(self.strategies, None if isinstance(self.adapter, str) else adapter_kind(self.adapter))
         for name, instead in TRAINER_SETTINGS_TAKEN.items():
             if name in self.trainer:
                 hint = f"; use the experiment's {instead!r}" if instead else ""

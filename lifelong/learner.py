@@ -19,7 +19,7 @@ from lifelong.encoding import EncodedRow
 from lifelong.errors import ConfigError, DivergedError, suggestion
 from lifelong.families import Classifier, make_family
 from lifelong.losses import answer_weight, row_losses
-from lifelong.mixtures import AuxiliaryLosses
+from lifelong.mixtures import AuxiliaryLosses, further_pass
 from lifelong.models import context_length, family_of_model, row_length
 from lifelong.preparation import lengths, prepare
 from lifelong.prompts import PromptTemplate
@@ -196,13 +196,18 @@ class Learner(LightningModule):
     def extend(
         self, batch: Batch, rows: Sequence[Mapping[str, Any]], source: str, weight: float = 1.0, book: str | None = None
     ) -> Batch:
-        """A batch with further rows, for ``Strategy.extend_batch``.
+        """A batch with further rows, for ``Strategy.extend_batch``; arguments as for ``batch_of``."""
+        return concatenate(batch, self.batch_of(rows, source, weight, book), self.pad_id)
+
+    def batch_of(
+        self, rows: Sequence[Mapping[str, Any]], source: str = "stream", weight: float = 1.0, book: str | None = None
+    ) -> Batch:
+        """Rows as a batch, where the learner is.
 
         Args:
-            batch: what is there already.
             rows: examples with ``task`` and ``kind``, such as the rows of ``Stage.train``.
             source: where they come from; by custom the strategy's ``state_key``.
-            weight: of each new row in the loss; the stream's own rows weigh 1.
+            weight: of each row in the loss; the stream's own rows weigh 1.
             book: as ``train_book``, which is the default.
         """
         book = book or self.train_book
@@ -212,7 +217,8 @@ class Learner(LightningModule):
             if key not in self._rows:
                 self._rows[key] = self.encoder.encode(row, book)
             encoded.append(self._rows[key])
-        return concatenate(batch, collate(encoded, self.pad_id, source, weight), self.pad_id)
+        batch = collate(encoded, self.pad_id, source, weight)
+        return {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
     def add_labels(self, labels: Mapping[str, Sequence[str]]) -> None:
         """Let a classifier's head grow by the labels of further tasks; those that are there keep their weights."""
@@ -230,6 +236,15 @@ class Learner(LightningModule):
             vocabulary that of labels; logits of labels that do not compete are the least float.
         """
         return self.family.answer_logits(self, batch)
+
+    def answer_losses(self, batch: Batch) -> torch.Tensor:
+        """The loss of each row's answer in a pass of its own, for strategies: a sum over its tokens, of shape (B,).
+
+        The model is in the mode that it is in, gradients flow, and auxiliary losses of adapters stay out.
+        """
+        with further_pass(self.model, batch):
+            outputs, targets = self.answer_logits(batch)
+        return row_losses(outputs.logits, targets)
 
     def training_step(self, batches: list[Batch], batch_idx: int) -> None:
         """One optimiser step on a list of micro-batches."""

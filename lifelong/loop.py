@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from lifelong import models
+from lifelong.adapter_folder import restore_adapters, save_adapters
 from lifelong.classification import labels_of
-from lifelong.errors import ConfigError, RunError
+from lifelong.errors import ConfigError
 from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
 from lifelong.learner import Learner
@@ -28,6 +29,7 @@ from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import routing_kept
 from lifelong.progress import Reporter, StepProgress
 from lifelong.strategies.base import Stage
+from lifelong.strategies.traits import adapter_kind, check_fit
 
 if TYPE_CHECKING:
     from lifelong.experiment import Experiment
@@ -70,6 +72,10 @@ class Loop:
             experiment.classification,
         )
         self.learner.family.check(experiment.tasks)
+        adapted = next(iter(model.peft_config.values())) if isinstance(model, PeftModel) else None
+        check_fit(self.strategies, adapter_kind(adapted), self.learner.family.name)
+        for strategy in self.strategies:
+            strategy.check(self.learner, stages)
         folder.write_json("model.json", {"family": self.learner.family.describe()})
         if isinstance(model, PeftModel):
             from lifelong.adapters.accounting import account
@@ -205,7 +211,7 @@ class Loop:
         """Weights and strategies' state, before evaluation: what is asked is what is kept."""
         learner = self.learner
         if isinstance(learner.model, PeftModel):
-            learner.model.save_pretrained(path / "adapter", save_embedding_layers=False)
+            save_adapters(learner.model, path / "adapter")
         else:
             learner.model.save_pretrained(path / "model")
         if learner.head is not None:
@@ -219,11 +225,7 @@ class Loop:
         """Put the learner into the state that it had after stage ``index``."""
         learner, path = self.learner, self.folder.stage(index)
         if isinstance(learner.model, PeftModel):
-            weights = load_file(path / "adapter" / "adapter_model.safetensors")
-            missing = set(get_peft_model_state_dict(learner.model, save_embedding_layers=False)) - set(weights)
-            if missing:
-                raise RunError(f"{path / 'adapter'} lacks weights, the first is {sorted(missing)[0]}")
-            set_peft_model_state_dict(learner.model, weights)
+            restore_adapters(learner.model, path / "adapter")
         else:
             options = models.without_pooler(learner.family.name, learner.model.config)
             kept = type(learner.model).from_pretrained(path / "model", dtype=self.experiment.dtype, **options)

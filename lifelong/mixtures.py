@@ -41,6 +41,23 @@ def padding_known(
 
 
 @contextmanager
+def further_pass(model: torch.nn.Module, batch: Batch) -> Iterator[None]:
+    """A context for a pass beside that of the step: mixtures know its padding, and bring no auxiliary losses.
+
+    Args:
+        model: with or without mixtures.
+        batch: as ``collate`` makes it.
+    """
+    if not has_mixtures(model):
+        yield
+        return
+    from lifelong.adapters.context import without_auxiliary_losses
+
+    with padding_known(model, batch["attention_mask"], batch["labels"] != IGNORED), without_auxiliary_losses(model):
+        yield
+
+
+@contextmanager
 def routing_kept(model: torch.nn.Module, folder: Path) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
     """Record how the experts are used while tasks are asked, and write it into the folder of a stage.
 

@@ -26,7 +26,7 @@ from lifelong.examples import FIELDS, content_hash
 
 IN_MEMORY = 2_000  # rows up to which nothing is written
 CHUNK = 1_000  # rows that are encoded at a time
-FORM = 1  # of the files; another number makes old ones unknown
+FORM = 2  # of the files; another number makes old ones unknown
 _TOKENS = ListFeature(Value("int32"))
 _FEATURES = Features(
     {
@@ -34,6 +34,7 @@ _FEATURES = Features(
         "labels": _TOKENS,
         "task": Value("string"),
         "kind": Value("string"),
+        "id": Value("string"),
         "length": Value("int32"),
     }
 )

@@ -24,6 +24,7 @@ from lifelong.loop import make_trainer
 from lifelong.preparation import lengths, prepare, take
 from lifelong.quantization import quantization_config
 from lifelong.strategies.base import labelled
+from lifelong.strategies.traits import check_fit
 from lifelong.tasks import Task
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         experiment.model, experiment.family, experiment.revision, experiment.trust_remote_code
     )
     quantization_config(experiment.quantization, trains_all=experiment.adapter is None)
+    check_fit(experiment.strategies, family=family_name)
     if isinstance(experiment.adapter, PeftConfig):
         models.check_adapter(experiment.adapter, family_name)
     labels = labels_of(experiment.tasks) if family_name == "classifier" else None

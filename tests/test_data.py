@@ -212,8 +212,8 @@ def test_what_fits_is_neither_cut_nor_counted():
 
 # ---------------------------------------------------------------- batches
 
-LONG = EncodedRow([4, 10, 5, 11, 1], [IGNORED, IGNORED, IGNORED, 11, 1], "one", "knowledge")
-SHORT = EncodedRow([4, 5, 1], [IGNORED, IGNORED, 1], "two", "downstream")
+LONG = EncodedRow([4, 10, 5, 11, 1], [IGNORED, IGNORED, IGNORED, 11, 1], "one", "knowledge", "a")
+SHORT = EncodedRow([4, 5, 1], [IGNORED, IGNORED, 1], "two", "downstream", "b")
 
 
 def assert_same(first, second):
@@ -231,6 +231,7 @@ def test_a_batch_is_padded_on_the_right_and_labels_nothing_but_answers():
             "labels": torch.tensor([[-100, -100, -100, 11, 1], [-100, -100, 1, -100, -100]]),
             "task": ["one", "two"],
             "kind": ["knowledge", "downstream"],
+            "id": ["a", "b"],
             "source": ["stream", "stream"],
             "weight": torch.tensor([1.0, 1.0]),
         },

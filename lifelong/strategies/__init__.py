@@ -5,5 +5,6 @@ from lifelong.strategies.cumulative import Cumulative
 from lifelong.strategies.joint import Joint
 from lifelong.strategies.naive import Naive
 from lifelong.strategies.replay import Replay
+from lifelong.strategies.traits import Traits
 
-__all__ = ["Cumulative", "Joint", "Naive", "Replay", "Stage", "Strategy"]
+__all__ = ["Cumulative", "Joint", "Naive", "Replay", "Stage", "Strategy", "Traits"]

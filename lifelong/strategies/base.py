@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 
 from lifelong.errors import ConfigError
 from lifelong.randomness import derived_generator
+from lifelong.strategies.traits import Traits
 from lifelong.tasks import Task
 
 if TYPE_CHECKING:
@@ -66,20 +67,25 @@ def labelled(task: Task, rows: Dataset) -> Dataset:
 
 
 class Strategy(Callback):
-    """One continual-learning method: a Lightning callback with six hooks more, each of which does nothing by default.
+    """One continual-learning method: a Lightning callback with hooks of its own, each of which does nothing by default.
 
     Any number of strategies run together, in the order in which they were given. Everything that a strategy must
     remember from stage to stage goes through ``state_dict`` and ``load_state_dict``, as tensors and JSON values.
     Constructor arguments are kept as attributes of the same names, from which the run's configuration is written.
+
+    Of Lightning's hooks two are of use to many: ``on_before_optimizer_step`` sees the whole gradient of a step before
+    it is clipped, and ``on_train_batch_end`` the weights after it.
 
     Args:
         name: tells two strategies of one class apart; given automatically where it is needed.
 
     Attributes:
         conflicts: names of strategies (``Replay``) that it cannot run with, and why; checked before training.
+        traits: what it needs, keeps and costs; adapters and families are checked before training.
     """
 
     conflicts: ClassVar[Mapping[str, str]] = {}
+    traits: ClassVar[Traits] = Traits()
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
@@ -92,6 +98,13 @@ class Strategy(Callback):
     def plan(self, stages: Sequence[Stage]) -> Sequence[Stage]:
         """Once per run: what each stage trains on. Returns the stages to run."""
         return stages
+
+    def check(self, learner: Learner, stages: Sequence[Stage]) -> None:
+        """Once per run, before anything is trained or asked: whether this can work.
+
+        Raises:
+            ConfigError, DataError: why it cannot.
+        """
 
     def rows_added(self, rows: int) -> int:
         """How many rows ``extend_batch`` adds to a batch of so many, at most: for the estimate of memory."""
@@ -111,8 +124,9 @@ class Strategy(Callback):
 
         Args:
             learner: what is being trained.
-            batch: of B rows, as made by ``lifelong.data.collate``, with ``targets`` of shape (B, K): the token that
-                each of the K positions of ``outputs.logits`` should predict, ``-100`` where none is asked for.
+            batch: of B rows, as made by ``lifelong.data.collate`` (each with its ``task``, ``id`` and ``source``), with
+                ``targets`` of shape (B, K): the token that each of the K positions of ``outputs.logits`` should
+                predict, ``-100`` where none is asked for.
             outputs: of the model; ``logits`` has the shape (B, K, vocabulary).
             loss: 0-dim; the mean over micro-batches of what is returned here is the loss of the optimiser step.
 

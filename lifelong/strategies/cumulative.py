@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.traits import Traits
 
 
 class Cumulative(Strategy):
@@ -11,6 +12,13 @@ class Cumulative(Strategy):
     Cost: all earlier rows are kept, and the time of a stage grows linearly with the number of stages.
     """
 
+    traits = Traits(
+        boundary=True,
+        stores_data="all earlier rows",
+        grows=True,
+        several_devices=True,
+        stage="grows linearly with the number of stages",
+    )
     conflicts = {"Joint": "both decide what each stage trains on"}
 
     def plan(self, stages: Sequence[Stage]) -> Sequence[Stage]:

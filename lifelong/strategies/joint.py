@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.traits import Traits
 
 
 class Joint(Strategy):
@@ -14,6 +15,9 @@ class Joint(Strategy):
     Cost: all rows must be there at once; one stage as long as all others together.
     """
 
+    traits = Traits(
+        stores_data="all rows", grows=True, several_devices=True, stage="one, as long as all others together"
+    )
     conflicts = {"Cumulative": "both decide what each stage trains on"}
 
     def plan(self, stages: Sequence[Stage]) -> Sequence[Stage]:

@@ -1,6 +1,7 @@
 """Plain fine-tuning on one task after the other."""
 
 from lifelong.strategies.base import Strategy
+from lifelong.strategies.traits import Traits
 
 
 class Naive(Strategy):
@@ -8,3 +9,5 @@ class Naive(Strategy):
 
     Cost: none.
     """
+
+    traits = Traits(several_devices=True)

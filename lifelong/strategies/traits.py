@@ -1,0 +1,85 @@
+"""What a strategy says of itself: what it needs, what it keeps, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft import LoraConfig, PeftConfig
+
+from lifelong.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lifelong.strategies.base import Strategy
+
+ADAPTERS = ("none", "LoRA", "mixture", "other")
+FAMILIES = ("causal", "seq2seq", "classifier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a strategy needs, keeps and costs. The documentation's table is made of these.
+
+    Args:
+        adapters: what may be trained under it: ``"none"`` (all weights), ``"LoRA"`` of PEFT, a ``"mixture"`` of
+            ``lifelong.adapters``, or any ``"other"`` method of PEFT.
+        families: of models that it works with.
+        boundary: whether it must be told where a task ends.
+        stores_data: what it keeps of the rows that have gone by, in words.
+        kept: bytes that its state takes in a stage's folder, as a formula in P (trainable parameters), R (rows in its
+            memory), T (their answer tokens) and S (stages so far), such as ``"8 * P"``; ``"0"`` for none.
+        grows: whether what it keeps grows with the number of tasks.
+        several_devices: whether it is right where a stage runs on several devices.
+        step: time of an optimiser step, in words.
+        stage: further time of a stage, in words.
+    """
+
+    adapters: tuple[str, ...] = ADAPTERS
+    families: tuple[str, ...] = FAMILIES
+    boundary: bool = False
+    stores_data: str = "nothing"
+    kept: str = "0"
+    grows: bool = False
+    several_devices: bool = False
+    step: str = "as without"
+    stage: str = "none"
+
+
+def adapter_kind(config: PeftConfig | None) -> str:
+    """Which of ``ADAPTERS`` a configuration is of; ``None`` trains all weights."""
+    if config is None:
+        return "none"
+    if isinstance(config, LoraConfig):
+        return "LoRA"
+    # told by the package, since loading it costs a second that other adapters need not
+    ours = any(base.__module__.startswith("lifelong.adapters.") for base in type(config).__mro__)
+    return "mixture" if ours else "other"
+
+
+def check_fit(strategies: Sequence[Strategy], adapter: str | None = None, family: str | None = None) -> None:
+    """Whether strategies work with what is to be trained.
+
+    Args:
+        strategies: of a run.
+        adapter: one of ``ADAPTERS``; ``None`` where it is not known yet.
+        family: one of ``FAMILIES``; ``None`` where it is not known yet.
+
+    Raises:
+        ConfigError: naming the first that does not, and what it works with.
+    """
+    for strategy in strategies:
+        name, traits = type(strategy).__name__, strategy.traits
+        if adapter is not None and adapter not in traits.adapters:
+            had = "a model without an adapter" if adapter == "none" else f"an adapter of the kind {adapter!r}"
+            raise ConfigError(f"strategies: {name} cannot train {had}; it works with {_listed(traits.adapters)}")
+        if family is not None and family not in traits.families:
+            raise ConfigError(
+                f"strategies: {name} does not work with models of the family {family!r}; it works with "
+                f"{', '.join(traits.families)}"
+            )
+
+
+def _listed(adapters: Sequence[str]) -> str:
+    words = {"none": "all weights", "LoRA": "peft.LoraConfig", "mixture": "a mixture of lifelong.adapters"}
+    return ", ".join(words.get(adapter, "other adapters of PEFT") for adapter in adapters)
