@@ -45,6 +45,21 @@ class Traits:
     step: str = "as without"
     stage: str = "none"
 
+    def bytes_kept(self, **values: float) -> float | None:
+        """What ``kept`` comes to.
+
+        Args:
+            values: ``parameters``, ``rows``, ``tokens`` and ``stages``: P, R, T and S of the formula.
+
+        Returns:
+            Bytes; ``None`` where the formula needs a value that is not given.
+        """
+        known = {name[0].upper(): value for name, value in values.items()}
+        try:
+            return float(eval(self.kept, {"__builtins__": {}}, known))
+        except NameError:
+            return None
+
 
 def adapter_kind(config: PeftConfig | None) -> str:
     """Which of ``ADAPTERS`` a configuration is of; ``None`` trains all weights."""

@@ -1,0 +1,6 @@
+"""Tools for tests of what is built on lifelong: the contract of a strategy, and toys to run it on."""
+
+from lifelong.testing.contract import ContractError, check_strategy
+from lifelong.testing.toys import labelled_stream, toy_model, toy_stream
+
+__all__ = ["ContractError", "check_strategy", "labelled_stream", "toy_model", "toy_stream"]
