@@ -1,0 +1,58 @@
+"""What a strategy says of itself decides what it is let near."""
+
+from __future__ import annotations
+
+import pytest
+from peft import IA3Config, LoraConfig
+
+from lifelong import Experiment
+from lifelong.adapters import DenseMoeConfig, MoralConfig
+from lifelong.errors import ConfigError
+from lifelong.strategies import Strategy, Traits
+from lifelong.strategies.traits import adapter_kind, check_fit
+
+
+class OnlyLora(Strategy):
+    """For models with a LoRA."""
+
+    traits = Traits(adapters=("LoRA",), families=("causal",))
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (None, "none"),
+        (LoraConfig(), "LoRA"),
+        (MoralConfig(), "mixture"),
+        (DenseMoeConfig(), "mixture"),
+        (IA3Config(), "other"),
+    ],
+)
+def test_adapters_are_told_apart(config, kind):
+    assert adapter_kind(config) == kind
+
+
+def test_an_adapter_that_a_strategy_does_not_work_with_is_refused_before_anything_is_loaded(tiny_stream):
+    for adapter in (None, MoralConfig()):
+        with pytest.raises(ConfigError, match=r"OnlyLora cannot train .*; it works with peft\.LoraConfig"):
+            Experiment(tiny_stream, "there is no such model", adapter=adapter, strategies=[OnlyLora()])
+
+
+def test_an_adapter_from_a_folder_is_looked_at_once_it_is_there(tiny_stream, llama_folder, tmp_path, make_learner):
+    make_learner(llama_folder, MoralConfig(num_experts=2, r=2)).model.save_pretrained(tmp_path / "adapter")
+    experiment = Experiment(
+        tiny_stream,
+        str(llama_folder),
+        adapter=str(tmp_path / "adapter"),
+        strategies=[OnlyLora()],
+        folder=tmp_path / "run",
+        trainer={"accelerator": "cpu"},
+    )
+    with pytest.raises(ConfigError, match="OnlyLora cannot train an adapter of the kind 'mixture'"):
+        experiment.run(quiet=True)
+
+
+def test_a_family_that_a_strategy_does_not_work_with_is_refused():
+    with pytest.raises(ConfigError, match="family 'classifier'; it works with causal"):
+        check_fit([OnlyLora()], family="classifier")
+    check_fit([OnlyLora()], "LoRA", "causal")
