@@ -12,9 +12,9 @@ from lifelong.strategies.traits import ADAPTERS, FAMILIES, Traits
 PAGE = Path(__file__).with_name("README.md")
 HEAD = """# Strategies
 
-Made from the classes by `python -m lifelong.strategies.table`. Each class's documentation gives paper, formula, defaults
-and where they are from. Bytes are those of the state in a stage's folder: P trainable parameters, R rows in memory,
-T their answer tokens, S stages.
+Made from the classes by `python -m lifelong.strategies.table`. The documentation of each class gives paper, formula and
+defaults. Bytes are those of the state in a stage's folder: P trainable parameters, R rows in memory, T their answer
+tokens, S stages.
 
 """
 COLUMNS = (
