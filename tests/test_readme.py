@@ -11,7 +11,7 @@ from peft import get_peft_model_state_dict
 from lifelong import Experiment
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-STREAM, TABLE, MIXTURE, STRATEGY = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+STREAM, TABLE, MIXTURE, STRATEGY, CONTRACT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
@@ -48,12 +48,13 @@ def test_the_strategy_in_twenty_lines_holds_the_weights_back(tiny_stream, llama_
 
     def drift(strength: float) -> float:
         settings = {"learning_rate": 1e-2, "epochs": 5, "trainer": {"accelerator": "cpu"}}
-        strategy = names["L2Anchor"](strength)
+        strategy = names["PullBack"](strength)
         folder = tmp_path / str(strength)
         Experiment(tiny_stream[:2], str(llama_folder), strategies=[strategy], folder=folder, **settings).run(quiet=True)
         return distance(folder)
 
     assert drift(100.0) < 0.2 * drift(0.0)
+    exec(CONTRACT, names)
 
 
 def distance(folder: Path) -> float:
