@@ -128,6 +128,10 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"{key}: expected a list, got {type(value).__name__}")
             config[key] = [build(item, f"{key}.{number}", packages, trust, kind) for number, item in enumerate(value)]
+    for number, strategy in enumerate(config.get("strategies") or ()):
+        reference = getattr(strategy, "stream_reference", None)  # rows from elsewhere, which code may make
+        if reference is not None:
+            find_stream(reference, trust, f"strategies.{number}.init_args.source")
     for key in STREAMS:
         if config.get(key) is not None:
             find_stream(config[key], trust, key)  # only checked: the experiment keeps the reference, and builds it

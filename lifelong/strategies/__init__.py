@@ -2,9 +2,21 @@
 
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.cumulative import Cumulative
+from lifelong.strategies.dark_replay import DarkReplay
+from lifelong.strategies.general_replay import GeneralReplay
 from lifelong.strategies.joint import Joint
 from lifelong.strategies.naive import Naive
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.traits import Traits
 
-__all__ = ["Cumulative", "Joint", "Naive", "Replay", "Stage", "Strategy", "Traits"]
+__all__ = [
+    "Cumulative",
+    "DarkReplay",
+    "GeneralReplay",
+    "Joint",
+    "Naive",
+    "Replay",
+    "Stage",
+    "Strategy",
+    "Traits",
+]
