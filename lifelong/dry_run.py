@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
@@ -25,6 +25,9 @@ from lifelong.losses import row_losses
 from lifelong.mixtures import batch_context, has_auxiliary_losses
 from lifelong.models import AUTO_CLASSES, without_pooler
 from lifelong.quantization import pack
+
+if TYPE_CHECKING:
+    from lifelong.adapters.accounting import Account
 
 # float16 takes what bfloat16 takes, without the scaler that a CPU has no use for
 PRECISIONS: dict[str, Callable[[str], Precision]] = {
@@ -154,7 +157,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Bytes:
-    """What a dry run measured, in bytes, and counts of parameters."""
+    """What a dry run measured, in bytes, counts of parameters, and of an adapter what other ways to train take."""
 
     loaded: int
     weights: int
@@ -164,6 +167,7 @@ class Bytes:
     saved: int
     trainable_parameters: int
     total_parameters: int
+    account: Account | None
 
 
 def dry_run(architecture: Architecture, step: Step) -> Bytes:
@@ -179,6 +183,7 @@ def dry_run(architecture: Architecture, step: Step) -> Bytes:
     precision = PRECISIONS[step.precision](step.device)
     parts, total = architecture.build()
     loaded = _bytes([*parts.parameters(), *parts.buffers()])
+    account = None if architecture.adapter is None else _account(parts["model"])
     parts = precision.convert_module(parts)
     with FakeTensorMode():
         _place(parts, step.device)
@@ -204,7 +209,14 @@ def dry_run(architecture: Architecture, step: Step) -> Bytes:
         saved=saved,
         trainable_parameters=sum(parameter.numel() for parameter in trained),
         total_parameters=total,
+        account=account,
     )
+
+
+def _account(model: torch.nn.Module) -> Account:
+    from lifelong.adapters import account  # not loaded where there is no adapter
+
+    return account(model)
 
 
 def _backward(parts: torch.nn.ModuleDict, family: str, step: Step) -> None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftConfig
@@ -17,6 +17,9 @@ from lifelong import dry_run, quantization
 from lifelong.errors import ConfigError, LifelongError, ModelError, suggestion
 from lifelong.models import AUTO_CLASSES, NANO, adapter_config
 from lifelong.quantization import Quantization
+
+if TYPE_CHECKING:
+    from lifelong.adapters.accounting import Account
 
 # what Lightning's Trainer also understands
 PRECISION_ALIASES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true", "None": "32-true"}
@@ -103,6 +106,7 @@ class MemoryEstimate:
             logits, and whatever else is alive at that moment.
         disk_per_stage: weights that a finished stage keeps, the adapter or the model, in safetensors.
         trainable_parameters, total_parameters: numbers of weights; shared ones count once.
+        account: what the adapter takes beside other ways to train; ``None`` without one.
     """
 
     workload: Workload
@@ -114,6 +118,7 @@ class MemoryEstimate:
     disk_per_stage: int
     trainable_parameters: int
     total_parameters: int
+    account: Account | None
 
     @property
     def total(self) -> int:
@@ -147,7 +152,7 @@ def estimate(workload: Workload) -> MemoryEstimate:
         config=_configuration(workload),
         family=workload.family,
         dtype=_dtype(workload.dtype),
-        adapter=_adapter(workload.adapter),
+        adapter=trained_adapter(workload.adapter),
         quantization=quantization.parse(workload.quantization),
         gradient_checkpointing=workload.gradient_checkpointing,
         head_labels=workload.head_labels,
@@ -180,6 +185,7 @@ def estimate(workload: Workload) -> MemoryEstimate:
         disk_per_stage=found.saved,
         trainable_parameters=found.trainable_parameters,
         total_parameters=found.total_parameters,
+        account=found.account,
     )
 
 
@@ -275,7 +281,12 @@ def _configuration(workload: Workload) -> PretrainedConfig:
         raise ModelError(f"the configuration of model {workload.model!r} cannot be read: {error}") from error
 
 
-def _adapter(adapter: PeftConfig | str | Path | None) -> PeftConfig | None:
+def trained_adapter(adapter: PeftConfig | str | Path | None) -> PeftConfig | None:
+    """The configuration of what ``load_model`` takes as an adapter; of one in a folder, as it goes on being trained.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     if adapter is None or isinstance(adapter, PeftConfig):
         return adapter
     try:

@@ -124,6 +124,7 @@ class Learner(LightningModule):
         run_step: optimiser steps since the beginning of the run.
         losses: of the current stage, one 0-dim tensor per optimiser step: the answers' loss and what strategies made of
             it, without the auxiliary losses of adapters, which are logged by names of their own.
+        auxiliary: of the current stage, the sum of each auxiliary loss over its optimiser steps, by name.
 
     Raises:
         ConfigError: ``max_length`` is beyond the model's context, or ``train_book`` is unknown.
@@ -164,6 +165,7 @@ class Learner(LightningModule):
         self.stage: Stage | None = None
         self.run_step = 0
         self.losses: list[torch.Tensor] = []
+        self.auxiliary: dict[str, torch.Tensor] = {}
         self._rows: dict[tuple[str, str], EncodedRow] = {}
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.forward_parameters = frozenset(inspect.signature(base.forward).parameters)
@@ -181,7 +183,7 @@ class Learner(LightningModule):
 
     def begin_stage(self, stage: Stage) -> DataLoader:
         """Make ``stage`` the current one. Returns the loader of its optimiser steps."""
-        self.stage, self.losses, self._rows = stage, [], {}
+        self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, {}
         self.family.begin_stage(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
@@ -272,6 +274,8 @@ class Learner(LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()
+        for name, value in auxiliary.values.items():  # summed where they are: to read each would wait for the device
+            self.auxiliary[name] = self.auxiliary.get(name, 0) + value
         named = {f"loss/{name}": change for name, change in changes.items()}
         self._record(total, named | {f"auxiliary/{name}": value for name, value in auxiliary.values.items()})
 

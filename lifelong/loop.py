@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from peft import PeftModel
+from rich.markup import escape
 from safetensors.torch import load_file, save_file
 
 from lifelong import models
@@ -26,7 +27,7 @@ from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
 from lifelong.learner import Learner
 from lifelong.libraries import enough_memory, interruptible
-from lifelong.mixtures import routing_kept
+from lifelong.mixtures import adapter_notes, routing_kept
 from lifelong.progress import Reporter, StepProgress
 from lifelong.strategies.base import Stage
 from lifelong.strategies.traits import adapter_kind, check_fit
@@ -78,12 +79,15 @@ class Loop:
             strategy.check(self.learner, stages)
         folder.write_json("model.json", {"family": self.learner.family.describe()})
         if isinstance(model, PeftModel):
-            from lifelong.adapters.accounting import account
+            from lifelong.adapters import account
 
             environment = folder.read_json("environment.json")
             folder.write_json("environment.json", environment | {"adapter": dataclasses.asdict(account(model))})
 
     def run(self) -> None:
+        configs = getattr(self.learner.model, "peft_config", {}).values()
+        for note in adapter_notes(configs, (task.kind for task in self.experiment.tasks.learned)):
+            self.reporter.line(f"[yellow]{escape(note)}[/yellow]")
         done = self.folder.committed()
         if done < 0:
             with enough_memory("untrained model"):
@@ -97,7 +101,7 @@ class Loop:
     def _stage_zero(self) -> None:
         self.learner.to(self.trainer(epochs=1, log=False).strategy.root_device)
         with self.folder.commit(0) as path:
-            self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0})
+            self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0, "auxiliary": {}})
         self._report(0)
 
     def _stage(self, stage: Stage) -> None:
@@ -119,6 +123,7 @@ class Loop:
             "train_seconds": round(time.perf_counter() - started, 3),
             "steps": len(learner.losses),
             "train_rows": len(stage.train),
+            "auxiliary": {name: float(total) / len(learner.losses) for name, total in learner.auxiliary.items()},
         }
         learner.to(device)  # the Trainer's teardown left it on the CPU
         for strategy in self.strategies:

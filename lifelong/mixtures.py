@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from lightning.pytorch.plugins import Precision
+from peft import PeftConfig
 
 from lifelong.data import Batch
 from lifelong.encoding import IGNORED
@@ -124,6 +125,25 @@ class AuxiliaryLosses:
 def has_auxiliary_losses(model: torch.nn.Module) -> bool:
     """Whether any adapter has one, going by the configurations, which are few where layers are many."""
     return has_mixtures(model) and any(config.auxiliary() for config in model.peft_config.values())
+
+
+def adapter_notes(configs: Iterable[PeftConfig], kinds: Iterable[str]) -> list[str]:
+    """What is odd about training such adapters on rows of such kinds, in words.
+
+    Args:
+        configs: of adapters of any method.
+        kinds: of the tasks that are learned.
+    """
+    module = sys.modules.get("lifelong.adapters.config")
+    kinds = set(kinds)
+    notes = [
+        "balance_weight: LoRAMoE's localised constraint is to keep knowledge and downstream tasks apart, and all that "
+        f"is learned here is of the kind {next(iter(kinds))!r}, so that it cannot do what it is for; set it to 0, or "
+        "the kind of the tasks that are of the other one"
+        for config in configs
+        if module is not None and isinstance(config, module.LoraMoeConfig) and config.balance_weight and len(kinds) == 1
+    ]
+    return list(dict.fromkeys(notes))
 
 
 def batch_context(model: torch.nn.Module, batch: Batch, scale: float = 1.0) -> AbstractContextManager[None]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftConfig
 
 from lifelong import models
 from lifelong.classification import labels_of
@@ -18,13 +17,14 @@ from lifelong.data import StepSampler
 from lifelong.encoding import IGNORED, EncodedRow
 from lifelong.errors import ConfigError
 from lifelong.families import make_family
-from lifelong.footprint import MemoryEstimate, NotEstimable, Workload, check_fits, estimate
+from lifelong.footprint import MemoryEstimate, NotEstimable, Workload, check_fits, estimate, trained_adapter
 from lifelong.hardware import available_memory
 from lifelong.loop import make_trainer
+from lifelong.mixtures import adapter_notes
 from lifelong.preparation import lengths, prepare, take
 from lifelong.quantization import quantization_config
 from lifelong.strategies.base import labelled
-from lifelong.strategies.traits import check_fit
+from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.tasks import Task
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Preview:
         available: bytes of memory that are free there, where that is known.
         disk: bytes that the run's folder will hold: weights of all stages, and predictions.
         free_disk: bytes that are free where the folder will be.
+        notes: what is odd about the adapter and this stream, in words.
     """
 
     family: str
@@ -82,6 +83,7 @@ class Preview:
     available: int | None
     disk: int
     free_disk: int
+    notes: tuple[str, ...]
 
     def check(self) -> None:
         """Refuse a run that cannot end well.
@@ -114,9 +116,10 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         experiment.model, experiment.family, experiment.revision, experiment.trust_remote_code
     )
     quantization_config(experiment.quantization, trains_all=experiment.adapter is None)
-    check_fit(experiment.strategies, family=family_name)
-    if isinstance(experiment.adapter, PeftConfig):
-        models.check_adapter(experiment.adapter, family_name)
+    adapter = trained_adapter(experiment.adapter)
+    check_fit(experiment.strategies, adapter_kind(adapter), family_name)
+    if adapter is not None:
+        models.check_adapter(adapter, family_name)
     labels = labels_of(experiment.tasks) if family_name == "classifier" else None
     family = make_family(
         family_name,
@@ -182,6 +185,7 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         available,
         written + len(stages) * (memory.disk_per_stage if memory else 0),
         shutil.disk_usage(there).free,
+        tuple(adapter_notes([] if adapter is None else [adapter], (task.kind for task in experiment.tasks.learned))),
     )
 
 

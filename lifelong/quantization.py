@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import torch
@@ -124,6 +125,7 @@ class PackedLinear(torch.nn.Linear):
         super().__init__(columns, rows, bias=False, device="meta")
         size = packed_bytes(columns * rows, rows, config)
         self.weight = torch.nn.Parameter(torch.empty(size, dtype=torch.uint8, device="meta"), requires_grad=False)
+        self.weight.quant_state = SimpleNamespace(shape=(rows, columns))  # where bitsandbytes says what it stands for
         self.bias = bias
         self.keeps_input = config.load_in_8bit
         self.compute_dtype = None if config.load_in_8bit else config.bnb_4bit_compute_dtype

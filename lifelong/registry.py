@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -25,6 +26,7 @@ STREAM_ENTRY_POINTS = "lifelong.streams"
 STREAMS = ("stream", "held_out")  # the settings that name a stream; one made in Python is saved in a folder so called
 SAVED_STREAM = "lifelong.TaskStream.load"
 UNSAVED_STREAM = "in memory"  # made in Python, with a metric that is a function
+_PARSER_KEY = re.compile(r'Parser key "([^"]+)": ')  # jsonargparse's, before what is wrong with a value
 _FILES: dict[str, str] = {}  # name of a module made from a file -> the file as it was written
 
 
@@ -100,6 +102,11 @@ def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, k
         raise
     except (ArgumentError, TypeError, ValueError) as error:
         message = " ".join(str(error).split())
+        name = found[1] if (found := _PARSER_KEY.match(message)) else None
+        # of an object with settings of its own, jsonargparse says which of them is wrong
+        if name in plain and not (isinstance(plain[name], Mapping) and "class_path" in plain[name]):
+            message = f"expected {_expected(target, name)}, got {plain[name]!r}"
+            raise ConfigError(f"{prefix}{name}: {message}") from None
         raise ConfigError(f"{where + ': ' if where else ''}{message}") from None
     given = {name: value for name, value in vars(checked).items() if name in plain}
     try:
@@ -108,6 +115,13 @@ def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, k
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _expected(target: Callable[..., Any], name: str) -> str:
+    """The type of an argument, as it is written."""
+    annotation = inspect.signature(target).parameters[name].annotation
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"Literal\[(.*?)\]", r"one of \1", text.replace("typing.", "")).replace(" | ", " or ")
 
 
 def _passed_on(target: Callable[..., Any], names: list[str]) -> set[str]:

@@ -201,7 +201,11 @@ class Run:
 
     @property
     def costs(self) -> list[dict[str, Any]]:
-        """Per stage, from 0: seconds, steps, parameters, memory, and what was cut or dropped."""
+        """Per stage, from 0: seconds, steps, parameters, memory, and what was cut or dropped.
+
+        ``auxiliary`` is the mean of each auxiliary loss of a mixture over the stage's optimiser steps, by name, weight
+        included, summed over layers.
+        """
         return self.folder.costs()
 
     @property
@@ -228,9 +232,23 @@ class Run:
 
     @property
     def routing_warnings(self) -> list[str]:
-        """What is wrong with a mixture's routers after the last stage, in words; nothing of the untrained model."""
+        """What is wrong with a mixture's routers, in words; nothing of the untrained model.
+
+        It is said of the last stage that kept the use of the experts, which each message names.
+        """
         last = max(self.routing_tables, default=0)
-        return self.routing_tables[last].warnings() if last else []
+        return [f"after stage {last}: {message}" for message in self.routing_tables[last].warnings()] if last else []
+
+    @property
+    def routing_groups(self) -> pd.DataFrame:
+        """The share of the gates that each type's experts have: stage, layer, adapter, task, type, share.
+
+        Of mixtures whose experts have types (LoRAMoE), whose localised constraint as published drives each kind of task
+        to the experts of the other type.
+        """
+        from lifelong.adapters.routing import groups_over_stages
+
+        return groups_over_stages(self.routing_tables)
 
     @cached_property
     def routing_tables(self) -> dict[int, RoutingTable]:

@@ -252,7 +252,7 @@ def test_callbacks_and_loggers_of_lightning_go_by_their_bare_names(tmp_path):
         ({"evaluate": {"book": ["gold"]}}, "evaluate.book: there is no such setting. Did you mean 'books'?"),
         ({"template": {"chats": "A"}}, "template.chats: there is no such setting. Did you mean 'chat'?"),
         ({"evaluate": {"books": ["opne"]}}, "evaluate.books: unknown 'opne'"),
-        ({"evaluate": {"every": "often"}}, "evaluate: "),
+        ({"evaluate": {"every": "often"}}, "evaluate.every: expected int, got 'often'"),
         ({"template": {"question": "?"}}, "template: the template's 'question' must contain {question}"),
         ({"stream": None}, "stream: is needed"),
         ({"stream": "streams.word_facts"}, "stream: there is no 'streams.word_facts'. Did you mean"),
@@ -280,9 +280,17 @@ def test_callbacks_and_loggers_of_lightning_go_by_their_bare_names(tmp_path):
             {"adapter": {"class_path": "lifelong.adapters.routing_context"}},
             "adapter.class_path: 'lifelong.adapters.routing_context' is not a PeftConfig",
         ),
-        ({"schedule": "linaer"}, "schedule"),
-        ({"epochs": "many"}, "epochs"),
-        ({"epochs": 2.5}, "epochs"),
+        (
+            {"adapter": {"class_path": "MoralConfig", "init_args": {"r": "eight"}}},
+            "adapter.init_args.r: expected int, got 'eight'",
+        ),
+        (
+            {"adapter": {"class_path": "MoralConfig", "init_args": {"target_modules": 3}}},
+            "adapter.init_args.target_modules: expected list[str] or str or None, got 3",
+        ),
+        ({"schedule": "linaer"}, "schedule: expected one of 'linear', 'cosine', 'constant', got 'linaer'"),
+        ({"epochs": "many"}, "epochs: expected int, got 'many'"),
+        ({"epochs": 2.5}, "epochs: expected int, got 2.5"),
         ({"epochs": 0}, "epochs: must be a whole number of at least 1, got 0"),
         ({"learning_rate": -1}, "learning_rate: must be a finite number above 0"),
         ({"optimizer": "AdamX"}, "optimizer: unknown 'AdamX'"),
@@ -305,7 +313,7 @@ def test_callbacks_and_loggers_of_lightning_go_by_their_bare_names(tmp_path):
 )
 def test_a_mistake_is_named_by_its_key(change, message):
     found = refusal(make_experiment, PLAIN | change)
-    assert found.startswith(message) or (message.isidentifier() and f'"{message}"' in found), found
+    assert found.startswith(message), found
 
 
 def test_a_configuration_that_was_not_allowed_to_brings_no_code(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import statistics
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -14,28 +16,31 @@ from peft import LoraConfig
 from rich.console import Console
 from transformers import LogitsProcessor
 
-from lifelong import Experiment, Run, Task
+from lifelong import Experiment, Run, Task, TaskStream
 from lifelong.adapters import LoraMoeConfig, MoralConfig, record_routing
 from lifelong.adapters.routing import drift
 from lifelong.classification import Classification
 from lifelong.errors import ConfigError
 from lifelong.evaluation import Evaluation, evaluate_task
-from lifelong.mixtures import has_mixtures, routing_kept
+from lifelong.mixtures import adapter_notes, has_mixtures, routing_kept
+from lifelong.progress import Reporter
 from lifelong.reports.terminal import show_run
 from lifelong.strategies.base import labelled
 
 EXPERTS = 4
+UNIFORM = LoraMoeConfig(num_experts=EXPERTS, r=2, router_init_std=0.0, delta=0.4, balance_weight=0.1)
 
 
 def run_of(stream, model, folder, **settings) -> Run:
     defaults = {
-        "adapter": MoralConfig(num_experts=EXPERTS, r=2),
+        "adapter": MoralConfig(num_experts=EXPERTS, r=2, balance_weight=0.01),
         "epochs": 2,
         "batch_size": 4,
         "trainer": {"accelerator": "cpu"},
         "evaluate": Evaluation(probes=False),
     }
-    return Experiment(stream, str(model), folder=folder, **defaults | settings).run(quiet=True)
+    reporter = settings.pop("reporter", Reporter(quiet=True))
+    return Experiment(stream, str(model), folder=folder, **defaults | settings).run(reporter=reporter)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +49,16 @@ def run(tiny_stream, llama_folder, tmp_path_factory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def undecided(tiny_stream, llama_folder, tmp_path_factory) -> Run:
-    """Its routers stay where they began: at equal chances for all experts."""
-    adapter = LoraMoeConfig(num_experts=EXPERTS, r=2, router_init_std=0.0, balance_weight=0.0)
-    folder = tmp_path_factory.mktemp("runs") / "loramoe"
-    return run_of(tiny_stream[:2], llama_folder, folder, adapter=adapter, learning_rate=1e-6, epochs=1)
+def of_both_kinds(tiny_stream) -> TaskStream:
+    colours, places = tiny_stream[:2]
+    return TaskStream("kinds", [colours, replace(places, kind="downstream")])
+
+
+@pytest.fixture(scope="module")
+def undecided(of_both_kinds, llama_folder, tmp_path_factory) -> Run:
+    """Its routers stay where they began: at equal chances for all experts. A stage is a single step."""
+    settings = {"learning_rate": 1e-6, "epochs": 1, "batch_size": 8}
+    return run_of(of_both_kinds, llama_folder, tmp_path_factory.mktemp("runs") / "loramoe", adapter=UNIFORM, **settings)
 
 
 def shown(run: Run) -> str:
@@ -90,14 +100,80 @@ def test_drift_is_between_the_stages_that_were_kept(run):
 
 def test_show_prints_the_warnings_of_the_last_stage(undecided):
     (message,) = undecided.routing_warnings
-    assert "does not choose" in message and "in 6 of 6 layers" in message
-    assert f"routing: {message}" in shown(undecided)
+    assert message.startswith("after stage 2: the router does not choose") and "in 6 of 6 layers" in message
+    assert "lower balance_weight from 0.1" in message
+    assert f"routing {message}" in shown(undecided)
+
+
+def test_warnings_say_of_which_stage_they_are_where_the_last_one_kept_no_routing(undecided, tmp_path):
+    copy = Run(shutil.copytree(undecided.path, tmp_path / "copy"))
+    copy.__dict__["routing_tables"] = {stage: table for stage, table in undecided.routing_tables.items() if stage < 2}
+    assert [message.split(":")[0] for message in copy.routing_warnings] == ["after stage 1"]
+    assert "routing after stage 1, mean of all layers: colours (knowledge)" in shown(copy)
+
+
+# ---------------------------------------------------------------- auxiliary losses
+
+
+def test_a_stage_s_costs_have_its_auxiliary_losses(undecided, of_both_kinds, make_learner, llama_folder):
+    """Where all gates are equal, the localised constraint is that of the rows' lengths alone."""
+    encoder = make_learner(llama_folder).encoder
+    assert undecided.costs[0]["auxiliary"] == {}
+    for stage, task in enumerate(of_both_kinds, start=1):
+        lengths = [len(row.input_ids) for row in encoder.encode_rows(list(labelled(task, task.train)))]
+        weighed = [size / EXPERTS * factor for size in lengths for factor in (1.4, 1.4, 0.6, 0.6)]
+        expected = 0.1 * 6 * statistics.pvariance(weighed) / statistics.mean(weighed)  # of six layers
+        assert undecided.costs[stage]["steps"] == 1
+        assert undecided.costs[stage]["auxiliary"] == {"localized_balance": pytest.approx(expected, rel=1e-3)}
+
+
+def test_show_has_a_row_of_auxiliary_losses_for_each_stage(undecided):
+    values = [f"{cost['auxiliary']['localized_balance']:.4g}" for cost in undecided.costs[1:]]
+    assert f"│ 1 │ {values[0]} │ │ 2 │ {values[1]} │" in shown(undecided)
+
+
+# ---------------------------------------------------------------- types of experts
+
+
+def test_each_stage_says_how_the_gates_are_shared_among_the_types_of_experts(undecided):
+    groups = undecided.routing_groups
+    assert list(groups.columns) == ["stage", "layer", "adapter", "task", "type", "share"]
+    assert len(groups) == 3 * 6 * 2 * 2 and set(groups.type) == {"knowledge", "downstream"}
+    assert groups.share.to_numpy() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_show_tells_them_by_task_and_what_the_constraint_does_to_them(undecided):
+    text = shown(undecided)
+    for task, kind in (("colours", "knowledge"), ("places", "downstream")):
+        assert f"{task} ({kind}): gates 50% on knowledge experts, 50% on downstream experts" in text
+    assert "drives each kind to the other type's experts" in text
+
+
+def test_experts_without_types_have_no_groups(run):
+    assert len(run.routing_groups) == 0 and "experts, " not in shown(run)
+
+
+def printed(stream, folder, llama_folder, **settings) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    run_of(stream, llama_folder, folder, epochs=1, reporter=Reporter(console=console), **settings)
+    return console.file.getvalue()
+
+
+def test_a_stream_of_one_kind_is_warned_of_where_the_constraint_is_to_tell_two_apart(
+    of_both_kinds, llama_folder, tmp_path
+):
+    message = "all that is learned here is of the kind 'downstream'"
+    assert message in printed(of_both_kinds[1:], tmp_path / "one", llama_folder, adapter=UNIFORM)
+    for kinds, config in ((["knowledge", "downstream"], UNIFORM), (["knowledge"], replace(UNIFORM, balance_weight=0))):
+        assert adapter_notes([config], kinds) == []
+    assert adapter_notes([MoralConfig(), LoraConfig()], ["knowledge"]) == []
+    assert len(adapter_notes([UNIFORM, UNIFORM], ["knowledge", "knowledge"])) == 1
 
 
 def test_show_says_nothing_where_nothing_is_wrong(run, tmp_path):
     copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
     copy.__dict__["routing_tables"] = {}
-    assert copy.routing_warnings == [] and "routing:" not in shown(copy)
+    assert copy.routing_warnings == [] and "routing" not in shown(copy)
 
 
 def test_the_untrained_model_is_not_warned_of(undecided, tmp_path):
@@ -123,6 +199,8 @@ def test_a_resumed_run_keeps_the_same(run, tiny_stream, llama_folder, tmp_path):
     shutil.rmtree(copy / "stages" / "2")
     again = run_of(tiny_stream[:2], llama_folder, copy, learning_rate=0.1)
     pd.testing.assert_frame_equal(again.routing, run.routing)
+    assert [cost["auxiliary"] for cost in again.costs] == [cost["auxiliary"] for cost in run.costs]
+    assert [set(cost["auxiliary"]) for cost in run.costs] == [set(), {"balance"}, {"balance"}]
 
 
 def test_an_older_run_without_the_file_is_read_and_gone_on_with(run, tiny_stream, llama_folder, tmp_path):
@@ -156,7 +234,8 @@ def test_a_run_without_an_adapter_never_loads_them(tiny_stream, llama_folder, tm
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lifelong.adapters", None)  # whoever imports it now fails
     run = run_of(tiny_stream[:1], llama_folder, tmp_path / "run", adapter=None, epochs=1)
-    assert "routing:" not in shown(run) and not (run.path / "routing.png").exists()
+    assert "routing" not in shown(run) and not (run.path / "routing.png").exists()
+    assert [cost["auxiliary"] for cost in run.costs] == [{}, {}] and "auxiliary" not in shown(run)
 
 
 # ---------------------------------------------------------------- what is asked in each family

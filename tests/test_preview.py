@@ -10,11 +10,15 @@ from transformers import AutoTokenizer
 from transformers.utils import is_bitsandbytes_available
 
 from lifelong import Experiment, Task, TaskStream, preview
+from lifelong.adapters import LoraMoeConfig, MoralConfig, account
 from lifelong.cli import main
 from lifelong.errors import ConfigError, DataError, ModelError
 from lifelong.evaluation import Evaluation
 from lifelong.footprint import NotEstimable
+from lifelong.models import load_model
 from lifelong.strategies import Cumulative, Replay
+
+QUANTISES = pytest.mark.skipif(not is_bitsandbytes_available(), reason="quantised weights need bitsandbytes")
 
 
 @pytest.fixture
@@ -103,6 +107,32 @@ def test_a_run_that_is_far_from_any_limit_waits_for_no_estimate(experiment, monk
     experiment(epochs=1).run(quiet=True)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"adapter": MoralConfig()},
+        {"adapter": LoraConfig(target_modules="all-linear")},
+        pytest.param({"adapter": LoraMoeConfig(), "quantization": "4bit", "dtype": "bfloat16"}, marks=QUANTISES),
+    ],
+)
+def test_what_an_adapter_takes_is_what_the_run_finds_it_to_take(settings, experiment, llama_folder):
+    found = experiment(**settings).preview().memory.account
+    assert found == account(load_model(str(llama_folder), **settings)[0])
+
+
+def test_without_an_adapter_there_is_nothing_to_compare(experiment):
+    assert experiment().preview().memory.account is None
+
+
+def test_an_adapter_in_a_folder_is_looked_at_too(experiment, llama_folder, tmp_path):
+    load_model(str(llama_folder), LoraMoeConfig())[0].save_pretrained(tmp_path / "adapter")
+    found = experiment(adapter=str(tmp_path / "adapter")).preview()
+    assert found.memory.account.method == "LoraMoeConfig"
+    (note,) = found.notes
+    assert "all that is learned here is of the kind 'knowledge'" in note
+    assert experiment(adapter=MoralConfig()).preview().notes == ()
+
+
 def test_a_model_that_is_not_there_is_found_out(experiment):
     with pytest.raises(ModelError, match="no model folder"):
         experiment(model="./nowhere").preview()
@@ -157,6 +187,21 @@ def test_the_command_shows_all_of_it_and_trains_nothing(file, tmp_path, capsys):
     for expected in ("1 elements", "5 units", "in all", "family causal", "memory about", "disk about", "are free"):
         assert expected in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_shows_an_adapter_beside_other_ways_to_train_and_what_is_odd_about_it(file, llama_folder, capsys):
+    file.write_text(file.read_text() + "adapter: {class_path: LoraMoeConfig}\n")
+    assert main(["run", str(file), "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    found = account(load_model(str(llama_folder), LoraMoeConfig())[0])
+    for name, cost in (
+        ("adapter LoraMoeConfig", found.trained),
+        ("beside it LoRA of rank 24", found.lora_total_rank),
+        ("full fine-tuning", found.full),
+    ):
+        size, flops = sum(cost.bytes.values()) / 1e6, cost.training_flops / 1e6
+        assert f"{name}: {cost.parameters:,} parameters, {size:.2f} MB, {flops:.2f} MFLOPs a token" in shown
+    assert "balance_weight: LoRAMoE's localised constraint is to keep knowledge and downstream tasks apart" in shown
 
 
 def test_the_command_looks_at_every_run_of_a_study(file, capsys):

@@ -1,5 +1,6 @@
 """Mixtures of LoRA experts as PEFT methods: importing this package makes PEFT and transformers know them."""
 
+from lifelong.adapters.accounting import account
 from lifelong.adapters.config import DenseMoeConfig, LoraMoeConfig, MoeLoraConfig, MoralConfig
 from lifelong.adapters.context import auxiliary_loss, routing_context
 from lifelong.adapters.diagnostics import record_routing
@@ -10,6 +11,7 @@ __all__ = [
     "LoraMoeConfig",
     "MoeLoraConfig",
     "MoralConfig",
+    "account",
     "auxiliary_loss",
     "record_routing",
     "routing_context",

@@ -19,7 +19,7 @@ def auxiliary_losses(
     shape: torch.Size,
     context: RoutingContext | None,
 ) -> dict[str, torch.Tensor]:
-    """The losses of one layer by name, times their weights.
+    """The losses of one layer by name, times their weights; none without gradient where the batch is not known.
 
     Args:
         config: of the adapter.
@@ -30,15 +30,19 @@ def auxiliary_losses(
         context: of the batch.
 
     Raises:
-        ConfigError: the mask is of another batch; or the localised constraint has a weight, and the samples' types are
-            not known.
+        ConfigError: there is a gradient to be had, and the mask is of another batch; or the localised constraint has a
+            weight, and the samples' types are not known.
     """
+    problem = _mask_problem(context, shape) or _types_problem(config, context, shape)
+    if problem and torch.is_grad_enabled():
+        raise ConfigError(problem)
+    if problem:  # nothing would be attached, as in generation while the model is in training mode
+        return {}
     tokens = len(inside)
-    _check_mask(context, shape)
-    counted = None if config.count_padding or context is None else context.tokens_that_count(tokens)
+    counted = None if config.count_padding or context is None else context.tokens_that_count(shape)
     losses = {}
     if config.balance_weight and isinstance(config, LoraMoeConfig):
-        losses["localized_balance"] = config.balance_weight * _localized(config, routing.gates, shape, counted, context)
+        losses["localized_balance"] = config.balance_weight * _localized(config, routing.gates, counted, context)
     elif config.balance_weight:
         losses["balance"] = config.balance_weight * switch_balance(routing.probabilities, routing.selected, counted)
     if isinstance(config, MoeLoraConfig) and config.contrast_weight:
@@ -51,28 +55,32 @@ def auxiliary_losses(
     return losses
 
 
-def _check_mask(context: RoutingContext | None, shape: torch.Size) -> None:
+def _mask_problem(context: RoutingContext | None, shape: torch.Size) -> str:
     """Padding that cannot be told would count without anyone noticing."""
     mask = None if context is None else context.mask
-    if mask is not None and (mask.numel() != shape.numel() or (len(shape) == 2 and mask.shape != shape)):
-        raise ConfigError(f"attention_mask: has the shape {tuple(mask.shape)}, and a layer's tokens {tuple(shape)}")
+    if mask is None or (mask.numel() == shape.numel() and (len(shape) != 2 or mask.shape == shape)):
+        return ""
+    return f"attention_mask: has the shape {tuple(mask.shape)}, and a layer's tokens {tuple(shape)}"
 
 
-def _localized(
-    config: LoraMoeConfig,
-    gates: torch.Tensor,
-    shape: torch.Size,
-    counted: torch.Tensor | None,
-    context: RoutingContext | None,
-) -> torch.Tensor:
+def _types_problem(config: MixtureConfig, context: RoutingContext | None, shape: torch.Size) -> str:
+    if not (config.balance_weight and isinstance(config, LoraMoeConfig)):
+        return ""
     if context is None or context.downstream is None:
-        raise ConfigError(
+        return (
             "balance_weight: the localised balancing constraint needs the type of each sample; put forward and "
             "backward pass into routing_context(model, sample_types=[...]), or set balance_weight to 0"
         )
     samples = len(context.downstream)
-    if not samples or len(gates) % samples or (len(shape) > 1 and shape[0] != samples):
-        raise ConfigError(f"sample_types: {samples} types for a batch of shape {tuple(shape)}")
+    if not samples or shape.numel() % samples or (len(shape) > 1 and shape[0] != samples):
+        return f"sample_types: {samples} types for a batch of shape {tuple(shape)}"
+    return ""
+
+
+def _localized(
+    config: LoraMoeConfig, gates: torch.Tensor, counted: torch.Tensor | None, context: RoutingContext
+) -> torch.Tensor:
+    samples = len(context.downstream)
     downstream = torch.tensor([kind == "downstream" for kind in config.types], device=gates.device)
     same_type = downstream[:, None] == context.downstream
     mask = None if counted is None else counted.view(samples, -1)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from peft import PeftConfig
 
+from lifelong.adapters.checks import check_blocks, checked_names
 from lifelong.errors import ConfigError, suggestion
 
 SAMPLE_TYPES = ("knowledge", "downstream")  # in LoRAMoE's localised balancing; the kinds of a task
@@ -88,14 +89,14 @@ class MixtureConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            setattr(self, name, set(value) if isinstance(value, list) else value)
+        self.target_modules = checked_names("target_modules", self.target_modules)
+        self.exclude_modules = checked_names("exclude_modules", self.exclude_modules, may_be_empty=True)
+        check_blocks(self.layers_to_transform, self.layers_pattern)
+        if isinstance(self.modules_to_save, str):  # PEFT would take each of its letters for a name
+            raise ConfigError(f"modules_to_save: must be a list of names, got the text {self.modules_to_save!r}")
         for one in fields(self):
             if isinstance(one.default, bool) and not isinstance(getattr(self, one.name), bool):
                 raise ConfigError(f"{one.name}: must be true or false, got {getattr(self, one.name)!r}")
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise ConfigError("layers_pattern: only says where layers_to_transform counts; set that too")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ConfigError(
                 "layers_to_transform: does not count where target_modules is a text; list the names of the layers "
@@ -114,14 +115,14 @@ class MixtureConfig(PeftConfig):
                     "task; set renormalize to False"
                 )
         self._number("balance_weight")
-        if self.balance_weight and not self.balances_dense and self.top_k in (None, self.num_experts):
+        if self.balance_weight and not self.balances:
             raise ConfigError(
                 "balance_weight: where all experts answer for every token their load is always equal, and the loss has "
                 "no gradient; set top_k, or balance_weight to 0"
             )
         if self.router_init_std is not None:
             self._number("router_init_std")
-        if self.router_init_std == 0 and self.top_k not in (None, self.num_experts):
+        if self.router_init_std == 0 and not self.dense:
             raise ConfigError("router_init_std: with 0 all tokens would choose the same experts, whatever they are")
 
     @classmethod
@@ -130,6 +131,16 @@ class MixtureConfig(PeftConfig):
         config = super().from_pretrained(*args, **kwargs)
         config.unread = True
         return config
+
+    @property
+    def dense(self) -> bool:
+        """Whether all experts answer for every token."""
+        return self.top_k in (None, self.num_experts)
+
+    @property
+    def balances(self) -> bool:
+        """Whether a balancing loss has a gradient."""
+        return self.balances_dense or not self.dense
 
     @property
     def hidden(self) -> int | None:
@@ -260,6 +271,11 @@ class LoraMoeConfig(LowRankMixtureConfig):
         for kind in types:
             if kind not in SAMPLE_TYPES:
                 raise ConfigError(f"expert_types: unknown type {kind!r}{suggestion(str(kind), SAMPLE_TYPES)}")
+        if len(set(types)) == 1 < len(types):
+            raise ConfigError(
+                f"expert_types: all are of the type {types[0]!r}, and what the localised constraint compares is a "
+                "group of experts for each of the two types; give some the other one, or leave expert_types out"
+            )
 
 
 @dataclass

@@ -55,15 +55,17 @@ def routing_context(
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, MixtureLayer)]
     before = [layer.context for _, layer in layers]
     encoder_decoder = _is_encoder_decoder(model)
-    made: dict[tuple[int, torch.device], RoutingContext] = {}
+    made: dict[tuple[bool, torch.device], RoutingContext] = {}
     try:
         for name, layer in layers:
-            mask = decoder_attention_mask if encoder_decoder and _reads_decoder(name) else attention_mask
-            key = (id(mask), layer.device)
+            decodes = encoder_decoder and _reads_decoder(name)
+            mask = decoder_attention_mask if decodes else attention_mask
+            key = (decodes, layer.device)
             if key not in made:
                 made[key] = RoutingContext(
                     None if mask is None else mask.to(layer.device),
                     None if downstream is None else downstream.to(layer.device),
+                    decodes,
                     scale,
                 )
             layer.context = made[key]

@@ -9,9 +9,11 @@ from functools import partial
 import torch
 from torch import nn
 
+from lifelong.adapters.batch import RoutingContext
+from lifelong.adapters.config import LoraMoeConfig, MixtureConfig
 from lifelong.adapters.layer import MixtureLayer
 from lifelong.adapters.router import Routing
-from lifelong.adapters.routing import RoutingTable, RoutingUse
+from lifelong.adapters.routing import RoutingSettings, RoutingTable, RoutingUse
 from lifelong.errors import ModelError
 
 WITHOUT_TASK = "all"  # the name of what is run outside of any task
@@ -26,6 +28,8 @@ class RoutingRecord:
     def __init__(self) -> None:
         self._task = WITHOUT_TASK
         self._sums: dict[tuple[str, str, str], torch.Tensor] = {}
+        self._settings: dict[str, RoutingSettings] = {}
+        self._read: dict[tuple[str, str], RoutingContext] = {}  # of one token a row, by layer and adapter
 
     @contextmanager
     def task(self, name: str) -> Iterator[None]:
@@ -48,19 +52,42 @@ class RoutingRecord:
                 uses.append(
                     RoutingUse(layer, adapter, task, int(tokens), gates, frequency, router_entropy, token_entropy)
                 )
-        return RoutingTable(uses)
+        return RoutingTable(uses, self._settings)
 
     def _add(
         self, name: str, layer: MixtureLayer, adapter: str, routing: Routing, counted: torch.Tensor | None
     ) -> None:
         """As ``MixtureLayer.recorder`` is called."""
-        if counted is None and layer.context is not None and layer.context.mask is not None:
-            return  # other tokens than those of the batch, such as generated ones: which are padding is not known
+        if self._is_written((name, adapter), layer.context, counted):
+            return
         with torch.no_grad():
             sums = _sums(routing, counted)
             key = (name, adapter, self._task)
             # a new tensor each time: one made in inference mode could not be changed outside of it
             self._sums[key] = self._sums[key] + sums if key in self._sums else sums
+            self._settings[adapter] = _settings(layer.mixtures[adapter].config)
+
+    def _is_written(self, place: tuple[str, str], context: RoutingContext | None, counted: torch.Tensor | None) -> bool:
+        """Whether a layer sees other tokens than those of the batch, such as written ones, whose padding is unknown.
+
+        A step of generation has the shape of a prompt of one token: of such a mask, the first pass counts.
+        """
+        if context is None or context.mask is None:
+            return False
+        if counted is None:
+            return True
+        if context.mask.shape[1] > 1 or context.decodes:
+            return False
+        before, self._read[place] = self._read.get(place), context
+        return before is context
+
+
+def _settings(config: MixtureConfig) -> RoutingSettings:
+    types = tuple(config.types) if isinstance(config, LoraMoeConfig) else ()
+    return RoutingSettings(
+        balance_weight=config.balance_weight if config.balances else None,
+        expert_types=types if len(set(types)) > 1 else (),
+    )
 
 
 def _sums(routing: Routing, counted: torch.Tensor | None) -> torch.Tensor:
@@ -96,9 +123,10 @@ def record_routing(model: nn.Module) -> Iterator[RoutingRecord]:
         record.table().summary()
 
     Padding is left out where ``routing_context`` says what it is; passes over other tokens than those of its mask are
-    left out as a whole, such as the steps of generation after the prompt. Without it all tokens count. A checkpointed
-    block is run twice in training and its tokens count twice, which leaves the means as they are. Of two records of one
-    model, one inside of the other, the inner one is told.
+    left out as a whole, such as the steps of generation after the prompt. (Of rows of one token the first pass in a
+    ``routing_context`` counts: give each batch its own.) Without it all tokens count. What is run several times counts
+    as often, which leaves the means as they are: a checkpointed block in training, a prompt for each of its beams. Of
+    two records of one model, one inside of the other, the inner one is told.
 
     Args:
         model: with adapters of this package; those that are active when it runs are recorded.

@@ -68,7 +68,7 @@ class Mixture(nn.Module):
         gates = (routing.gates * self.config.scaling).to(inside.dtype)
         mixed = (inside.unflatten(-1, (-1, self.hidden)) * gates[..., None]).flatten(-2)
         if recorder is not None:
-            recorder(routing, None if context is None else context.tokens_that_count(len(x)))
+            recorder(routing, None if context is None else context.tokens_that_count(shape))
         silent = context is not None and context.silent
         if silent or not (self.training and self.config.auxiliary() and self._trains()):
             return mixed, {}

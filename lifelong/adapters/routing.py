@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 USE_COLUMNS = ("layer", "adapter", "task", "expert", "gate", "frequency")
 DRIFT_COLUMNS = ("layer", "adapter", "task", "drift")
+GROUP_COLUMNS = ("layer", "adapter", "task", "type", "share")
 SUMMARY_COLUMNS = (
     "layer", "adapter", "task", "tokens", "router_entropy", "token_entropy", "use_entropy", "effective_experts",
 )  # fmt: skip
@@ -103,15 +104,30 @@ class RoutingUse:
         return round(sum(self.frequency))
 
 
+@dataclass(frozen=True)
+class RoutingSettings:
+    """What an adapter's settings say of its experts.
+
+    Args:
+        balance_weight: of the loss that balances their use; ``None`` where it would have no gradient, or is not known.
+        expert_types: (E,), the type of each; empty where they have none, or are all of one.
+    """
+
+    balance_weight: float | None = None
+    expert_types: tuple[str, ...] = ()
+
+
 class RoutingTable:
     """How experts were used, by layer, adapter and task.
 
     Args:
         uses: one for each layer, adapter and task.
+        settings: of each adapter by its name, as far as they are known.
     """
 
-    def __init__(self, uses: Iterable[RoutingUse]) -> None:
+    def __init__(self, uses: Iterable[RoutingUse], settings: Mapping[str, RoutingSettings] | None = None) -> None:
         self.uses = tuple(uses)
+        self.settings = dict(settings or {})
 
     def __len__(self) -> int:
         return len(self.uses)
@@ -170,6 +186,23 @@ class RoutingTable:
                 rows.append((use.layer, use.adapter, use.task, drift(old.gates, use.gates)))
         return _frame(rows, DRIFT_COLUMNS)
 
+    def groups(self) -> pd.DataFrame:
+        """The share of the gates that each type's experts have, for each layer, adapter, task and type.
+
+        Of adapters whose experts have types (LoRAMoE). Equal use gives a type the share that it has of the experts.
+        """
+        rows = []
+        for use in self.uses:
+            types = self.settings_of(use.adapter).expert_types
+            for kind in sorted(set(types), key=types.index):
+                gates = sum(gate for gate, own in zip(use.gates, types, strict=True) if own == kind)
+                rows.append((use.layer, use.adapter, use.task, kind, gates / sum(use.gates)))
+        return _frame(rows, GROUP_COLUMNS)
+
+    def settings_of(self, adapter: str) -> RoutingSettings:
+        """Those of one adapter, with what is not known left empty."""
+        return self.settings.get(adapter, RoutingSettings())
+
     def by_layer(self) -> dict[tuple[str, str], list[RoutingUse]]:
         """The uses of each layer and adapter, a task each."""
         layers: dict[tuple[str, str], list[RoutingUse]] = {}
@@ -190,18 +223,33 @@ class RoutingTable:
         return draw_routing(self, value)
 
     def to_json(self) -> str:
-        return json.dumps({"uses": [asdict(use) for use in self.uses]}, ensure_ascii=False)
+        content = {
+            "uses": [asdict(use) for use in self.uses],
+            "settings": {name: asdict(settings) for name, settings in self.settings.items()},
+        }
+        return json.dumps(content, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> RoutingTable:
-        """The table that ``to_json`` wrote."""
-        return cls(_use(entry) for entry in json.loads(text)["uses"])
+        """The table that ``to_json`` wrote; older ones have no settings."""
+        content = json.loads(text)
+        return cls(
+            [_use(entry) for entry in content["uses"]],
+            {
+                name: RoutingSettings(entry["balance_weight"], tuple(entry["expert_types"]))
+                for name, entry in content.get("settings", {}).items()
+            },
+        )
 
 
 def over_stages(tables: Mapping[int, RoutingTable]) -> pd.DataFrame:
     """``to_frame`` of the tables of several stages, with the column ``stage`` before the others."""
-    rows = [(stage, *row) for stage, table in tables.items() for row in table.to_frame().itertuples(index=False)]
-    return _frame(rows, ("stage", *USE_COLUMNS))
+    return _stacked({stage: table.to_frame() for stage, table in tables.items()}, USE_COLUMNS)
+
+
+def groups_over_stages(tables: Mapping[int, RoutingTable]) -> pd.DataFrame:
+    """``groups`` of the tables of several stages, with the column ``stage`` before the others."""
+    return _stacked({stage: table.groups() for stage, table in tables.items()}, GROUP_COLUMNS)
 
 
 def drift_over_stages(tables: Mapping[int, RoutingTable]) -> pd.DataFrame:
@@ -212,6 +260,11 @@ def drift_over_stages(tables: Mapping[int, RoutingTable]) -> pd.DataFrame:
         newer = {(use.layer, use.adapter, use.task): use for use in (*latest, *table)}
         latest = RoutingTable(newer.values())
     return _frame(rows, ("stage", *DRIFT_COLUMNS))
+
+
+def _stacked(frames: Mapping[int, pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    rows = [(stage, *row) for stage, frame in frames.items() for row in frame.itertuples(index=False)]
+    return _frame(rows, ("stage", *columns))
 
 
 def _frame(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ NAMED_LAYERS = 3  # of those that a message is about
 
 
 def routing_warnings(table: RoutingTable) -> list[str]:
-    """A message for each symptom that some layer has, with the layers' names and what to try.
+    """A message for each adapter and symptom that some layer has, with the layers' names and what to try.
 
     - *Gates close to uniform*: the mean entropy of the router's probabilities is at least ``UNIFORM`` of its maximum.
     - *The same experts always*: in every task each of the same ``top_k`` experts is selected by at least ``COLLAPSED``
@@ -25,38 +25,49 @@ def routing_warnings(table: RoutingTable) -> list[str]:
     - *Experts never used*: over all tasks an expert is selected by less than ``UNUSED`` of what it would be if all were
       selected equally. In dense routing the mean gates are asked. Not said of layers that always use the same experts.
 
-    A layer with one expert has nothing to choose, and is left out.
+    A layer with one expert has nothing to choose, and is left out. What is advised goes by the adapter's settings, as
+    far as the table knows them.
     """
-    layers = [
-        uses for uses in table.by_layer().values() if uses[0].experts > 1 and pooled(uses).tokens >= ENOUGH_TOKENS
-    ]
-    several = len({use.adapter for use in table}) > 1
+    adapters = list(dict.fromkeys(use.adapter for use in table))
+    messages = []
+    for adapter in adapters:
+        layers = [
+            uses
+            for (_, name), uses in table.by_layer().items()
+            if name == adapter and uses[0].experts > 1 and pooled(uses).tokens >= ENOUGH_TOKENS
+        ]
+        place = f" of adapter {adapter}" if len(adapters) > 1 else ""
+        messages += _of_adapter(layers, place, table.settings_of(adapter).balance_weight)
+    return messages
+
+
+def _of_adapter(layers: Sequence[Sequence[RoutingUse]], place: str, balance_weight: float | None) -> list[str]:
     collapsed = [uses for uses in layers if always_the_same(uses)]
     unused = {id(uses): never_used(uses) for uses in layers if uses not in collapsed}
+    balance = [] if balance_weight is None else [f"raise balance_weight from {balance_weight:g}"]
+    free = [f"lower balance_weight from {balance_weight:g}"] if balance_weight else []
+    choose = [] if all(_dense(uses[0]) for uses in layers) else ["raise top_k"]
     messages = [
         _message(
             [uses for uses in layers if close_to_uniform(uses)],
             len(layers),
-            several,
-            lambda uses: "",
+            lambda uses: place,
             "the router does not choose: its probabilities are close to uniform",
-            "train longer or with a higher learning rate, lower balance_weight, or set a larger router_init_std",
+            ["train longer or with a higher learning rate", *free, "set a larger router_init_std"],
         ),
         _message(
             collapsed,
             len(layers),
-            several,
-            lambda uses: f" (expert {_numbers(always_the_same(uses))})",
+            lambda uses: f"{place} (expert {_numbers(always_the_same(uses))})",
             "the router has collapsed: nearly all tokens of all tasks use the same experts",
-            "raise balance_weight, lower the learning rate, or use fewer experts",
+            [*balance, "lower the learning rate", "use fewer experts"],
         ),
         _message(
             [uses for uses in layers if unused.get(id(uses))],
             len(layers),
-            several,
-            lambda uses: f" (expert {_numbers(unused[id(uses)])} of {uses[0].experts})",
+            lambda uses: f"{place} (expert {_numbers(unused[id(uses)])} of {uses[0].experts})",
             "experts are never used",
-            "raise balance_weight or top_k, or use fewer experts: these add nothing",
+            [*balance, *choose, "use fewer experts: these add nothing"],
         ),
     ]
     return [message for message in messages if message]
@@ -94,19 +105,17 @@ def _use_of(use: RoutingUse) -> np.ndarray:
 def _message(
     layers: Sequence[Sequence[RoutingUse]],
     of: int,
-    several: bool,
     detail: Callable[[Sequence[RoutingUse]], str],
     what: str,
-    try_this: str,
+    advice: Sequence[str],
 ) -> str:
     """One symptom in words; empty where no layer has it."""
     if not layers:
         return ""
-    names = [
-        f"{uses[0].layer}{f' of adapter {uses[0].adapter}' if several else ''}{detail(uses)}"
-        for uses in layers[:NAMED_LAYERS]
-    ]
+    names = [f"{uses[0].layer}{detail(uses)}" for uses in layers[:NAMED_LAYERS]]
     more = f" and {len(layers) - len(names)} more" if len(layers) > len(names) else ""
+    *others, last = advice
+    try_this = f"{', '.join(others)}, or {last}" if others else last
     return f"{what}, in {len(layers)} of {of} layers: {', '.join(names)}{more}. What to try: {try_this}"
 
 

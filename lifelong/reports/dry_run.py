@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lifelong.footprint import gigabytes
 
 if TYPE_CHECKING:
+    from lifelong.adapters.accounting import Account, Cost
     from lifelong.preview import Preview
 
 
@@ -33,6 +35,8 @@ def show_preview(preview: Preview, title: str, console: Console) -> None:
         if stage.shortened:
             counts = ", ".join(f"{count} {what}" for what, count in stage.shortened.items())
             console.print(f"[yellow]{stage.name}: missing, or shortened to fit: {counts}[/yellow]", highlight=False)
+    for note in preview.notes:
+        console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="bold")
     facts.add_column()
@@ -45,9 +49,27 @@ def show_preview(preview: Preview, title: str, console: Console) -> None:
         share = memory.trainable_parameters / memory.total_parameters
         trainable = f"{memory.trainable_parameters:,} of {memory.total_parameters:,} ({share:.2%})"
         facts.add_row("trained parameters", trainable)
+        for label, line in _beside(memory.account) if memory.account else ():
+            facts.add_row(label, line)
         facts.add_row("memory", f"about {memory}")
         facts.add_row("", f"for a batch of {memory.workload.batch_size} rows of {memory.workload.length} tokens")
     if preview.available is not None:
         facts.add_row("", f"{gigabytes(preview.available)} are free on {preview.device}")
     facts.add_row("disk", f"about {gigabytes(preview.disk)}; {gigabytes(preview.free_disk)} are free")
     console.print(facts)
+
+
+def _beside(account: Account) -> list[tuple[str, str]]:
+    """What an adapter takes, beside LoRA of the rank that all experts have together and full fine-tuning."""
+    others = [("full fine-tuning", account.full)]
+    if account.lora_total_rank is not None:
+        rank = account.lora_total_rank.rank
+        others.insert(0, (f"LoRA of rank {rank}" if rank else "LoRA of equal rank", account.lora_total_rank))
+    lines = [f"{name}: {_taken(cost)}" for name, cost in [(account.method, account.trained), *others]]
+    return list(zip(("adapter", "beside it", ""), lines, strict=False))
+
+
+def _taken(cost: Cost) -> str:
+    """In training."""
+    flops = "" if cost.training_flops is None else f", {cost.training_flops / 1e6:,.2f} MFLOPs a token"
+    return f"{cost.parameters:,} parameters, {sum(cost.bytes.values()) / 1e6:,.2f} MB{flops}"

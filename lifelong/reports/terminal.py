@@ -48,7 +48,7 @@ def matrix_table(matrix: AccuracyMatrix, title: str) -> Table:
 
 
 def show_run(run: Run, console: Console) -> None:
-    """The state of a run, what is wrong with its routers, a matrix for each split and pass, and every figure."""
+    """The state of a run, what its adapter does, a matrix for each split and pass, and every figure."""
     status = {"state": "begun", "stage": 0, "stages": run.environment.get("stages", "?")} | run.status
     where = f"[bold]{escape(str(run.path))}[/bold]"
     console.print(f"{where}: {status['state']}, stage {status['stage']} of {status['stages']}")
@@ -61,8 +61,10 @@ def show_run(run: Run, console: Console) -> None:
     console.print(f"model: {run.config['model']}, {run.family}", highlight=False, markup=False)
     if "adapter" in run.environment:
         show_adapter(run.environment["adapter"], console)
+    _show_auxiliary(run, console)
     for message in run.routing_warnings:
-        console.print(Text(f"routing: {message}", "yellow"))
+        console.print(Text(f"routing {message}", "yellow"))
+    _show_groups(run, console)
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
         kind = "perplexity" if metric == "perplexity" else "score"
         matrix = run.matrix_of(split, book, kind)
@@ -116,6 +118,41 @@ def show_adapter(account: Mapping[str, Any], console: Console) -> None:
         text = f"the adapter alone: {computed / 1e6:,.2f} MFLOPs a token, all experts being computed"
         console.print(f"{text}; {answering / 1e6:,.2f} of it are the router's and those of experts that answer")
     console.print()
+
+
+def _show_auxiliary(run: Run, console: Console) -> None:
+    """A row for each stage, and a column for each auxiliary loss, if there are any."""
+    means = [cost.get("auxiliary", {}) for cost in run.costs]  # older stages kept none
+    names = list(dict.fromkeys(name for some in means for name in some))
+    if not names:
+        return
+    table = Table(title="auxiliary losses, mean over a stage's steps", title_justify="left", header_style="bold")
+    for name in ("stage", *names):
+        table.add_column(name, justify="right")
+    for stage, some in enumerate(means):
+        if some:
+            table.add_row(str(stage), *(f"{some[name]:.4g}" if name in some else "-" for name in names))
+    console.print(table, "")
+
+
+def _show_groups(run: Run, console: Console) -> None:
+    """How much of its gates each task has on the experts of each type, the mean of all layers."""
+    last = max(run.routing_tables, default=0)
+    if not last:  # of the untrained model nothing is said
+        return
+    groups = run.routing_groups
+    groups = groups[groups.stage == last]
+    if not len(groups):
+        return
+    kinds = {task["name"]: task["kind"] for task in run.environment["tasks"]}
+    console.print(f"routing after stage {last}, mean of all layers:", markup=False, highlight=False)
+    for (adapter, task), rows in groups.groupby(["adapter", "task"], sort=False):
+        shares = rows.groupby("type", sort=False).share.mean()
+        parts = ", ".join(f"{share:.0%} on {kind} experts" for kind, share in shares.items())
+        of = f" of adapter {adapter}" if groups.adapter.nunique() > 1 else ""
+        console.print(f"  {task} ({kinds[task]}): gates{of} {parts}", markup=False, highlight=False)
+    if any(settings.balance_weight for settings in run.routing_tables[last].settings.values()):
+        console.print("  (the localised constraint as published drives each kind to the other type's experts)")
 
 
 def show_study(study: Study, console: Console) -> None:

@@ -364,6 +364,24 @@ def test_the_localised_constraint_needs_the_types_of_the_samples(context):
         model(batch())
 
 
+@pytest.mark.parametrize(
+    ("kind", "context"),
+    [
+        ("localised", {}),
+        ("localised", {"sample_types": ["knowledge"] * 3}),
+        ("balance", {"attention_mask": torch.cat([MASK, MASK], 1)}),
+    ],
+)
+@pytest.mark.parametrize("without_gradient", [torch.no_grad, torch.inference_mode])
+def test_where_no_gradient_is_wanted_nothing_is_asked_for(without_gradient, kind, context):
+    """As in generation while the model is in training mode: there is nothing to attach a loss to."""
+    model = adapted(CONFIGS[kind]())
+    with routing_context(model, **context), without_gradient():
+        output = model(batch())
+    assert auxiliary_loss(model) == {}
+    assert torch.equal(output, model.eval()(batch()))
+
+
 @pytest.mark.parametrize("types", [["knowledge"], ["knowledge"] * 3, ["knowledge"] * 5, []])
 def test_another_number_of_types_than_samples_is_refused(types):
     model = adapted(CONFIGS["localised"]())

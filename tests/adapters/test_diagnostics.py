@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lifelong.adapters import LoraMoeConfig, MoralConfig, record_routing, routing_context
 from lifelong.adapters.layer import MixtureLayer
+from lifelong.adapters.routing import RoutingSettings
 from lifelong.errors import ModelError
 
 
@@ -119,6 +121,58 @@ def test_passes_over_other_tokens_than_those_of_the_mask_are_left_out():
         model(inputs())
         model(inputs(1, width=1))  # as a step of generation
     assert_use(record.table().uses[0], by_hand(inputs().flatten(0, 1), router_of(model, "first"), 2))
+
+
+def test_of_prompts_of_one_token_the_steps_of_generation_are_left_out():
+    """Which have the shape of the prompts."""
+    model = adapted()
+    with record_routing(model) as record:
+        for seed in range(2):
+            with routing_context(model, attention_mask=torch.ones(3, 1)):
+                model(inputs(seed, width=1))
+                model(inputs(7, width=1))
+    tokens = torch.cat([inputs(seed, width=1) for seed in range(2)]).flatten(0, 1)
+    assert_use(record.table().uses[0], by_hand(tokens, router_of(model, "first"), 2))
+
+
+def test_a_prompt_s_beams_count_as_often_as_they_are_and_leave_out_its_padding():
+    model = adapted()
+    mask = torch.tensor([[1] * 3, [0, 1, 1], [0, 0, 1]])  # as many beams as tokens: a step is of as many as the mask
+    with record_routing(model) as record, routing_context(model, attention_mask=mask):
+        model(inputs(width=3).repeat_interleave(3, 0))
+        model(inputs(7, rows=9, width=1))
+    expected = by_hand(inputs(width=3)[mask == 1], router_of(model, "first"), 2)
+    assert_use(record.table().uses[0], expected | {"tokens": 3 * 6})
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_beam_search_is_recorded_by_what_it_reads(toy, length):
+    model = get_peft_model(toy("llama"), MoralConfig(num_experts=4, r=2)).eval()
+    ids = torch.arange(2 * length).view(2, length) + 3
+    mask = torch.ones_like(ids)
+    mask[0, : length - 1] = 0
+    settings = {"max_new_tokens": 4, "min_new_tokens": 4, "num_beams": 3, "do_sample": False, "pad_token_id": 0}
+    tables = []
+    for run in (partial(model.generate, **settings), model):
+        with record_routing(model) as record, routing_context(model, attention_mask=mask):
+            run(input_ids=ids, attention_mask=mask, **({"position_ids": mask.cumsum(1) - 1} if run is model else {}))
+        tables.append(record.table())
+    assert [use.tokens for use in tables[0]] == [3 * int(mask.sum())] * 6
+    for found, expected in zip(*tables, strict=True):
+        assert found.gates == pytest.approx(expected.gates, abs=1e-5)
+
+
+def test_a_table_knows_what_the_settings_say_of_the_experts():
+    kinds = ["downstream", "knowledge", "knowledge", "knowledge"]
+    for config, expected in (
+        (adapted(LoraMoeConfig, expert_types=kinds), RoutingSettings(0.1, tuple(kinds))),
+        (adapted(MoralConfig, balance_weight=0.2), RoutingSettings(0.2)),
+        (adapted(MoralConfig, top_k=None), RoutingSettings(None)),  # no balancing loss would have a gradient
+        (adapted(LoraMoeConfig, num_experts=1, balance_weight=0), RoutingSettings(0)),
+    ):
+        with record_routing(config) as record:
+            config(inputs())
+        assert record.table().settings == {"default": expected}
 
 
 def test_where_no_token_counts_there_is_no_entry():

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from lifelong.adapters.layer import MixtureLayer
-from tests.adapters.toys import FAMILIES, INNER, METHODS, WIDTH, adapted, base, batch, fill, outputs, small
+from tests.adapters.toys import FAMILIES, INNER, METHODS, PAIRS, WIDTH, adapted, base, batch, fill, outputs, small
 
 FEED_FORWARD = [(WIDTH, INNER), (INNER, WIDTH)]
 # the layers that are adapted by default, as (in, out), of two blocks
@@ -27,6 +27,7 @@ QUERY_VALUE = {
 }
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_method = pytest.mark.parametrize("method", METHODS)
+every_pair = pytest.mark.parametrize(("family", "method"), PAIRS)
 
 
 def trainable(model: torch.nn.Module) -> set[str]:
@@ -38,16 +39,14 @@ def places(model: torch.nn.Module) -> set[str]:
     return {name for name, module in model.named_modules() if isinstance(module, MixtureLayer)}
 
 
-@every_family
-@every_method
+@every_pair
 def test_a_fresh_adapter_leaves_the_output_exactly_as_it_was(family, method):
     model = get_peft_model(base(family), small(method)).eval()
     assert torch.equal(outputs(model, family), outputs(base(family), family))
     assert not torch.allclose(outputs(adapted(family, method), family), outputs(base(family), family), atol=1e-3)
 
 
-@every_family
-@every_method
+@every_pair
 def test_trainable_parameters_are_those_of_the_closed_formula(family, method, capsys):
     model = get_peft_model(base(family), small(method))
     experts, rank = 4, 2
@@ -62,8 +61,7 @@ def test_trainable_parameters_are_those_of_the_closed_formula(family, method, ca
     assert f"trainable params: {count:,} || all params: {total:,}" in capsys.readouterr().out
 
 
-@every_family
-@every_method
+@every_pair
 def test_a_disabled_adapter_gives_the_base_model_exactly(family, method):
     model = adapted(family, method)
     with_it = outputs(model, family)
@@ -72,8 +70,7 @@ def test_a_disabled_adapter_gives_the_base_model_exactly(family, method):
     assert torch.equal(outputs(model, family), with_it)
 
 
-@every_family
-@every_method
+@every_pair
 def test_unload_gives_the_base_model_back(family, method):
     untouched = base(family)
     back = adapted(family, method).unload()
@@ -261,8 +258,7 @@ def test_a_deep_copy_is_independent(family):
     assert not torch.allclose(outputs(twin, family), expected, atol=1e-3)
 
 
-@every_family
-@every_method
+@every_pair
 def test_the_state_of_the_whole_model_is_loaded_strictly(family, method):
     model = adapted(family, method)
     other = get_peft_model(base(family), small(method)).eval()

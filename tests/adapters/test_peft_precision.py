@@ -7,22 +7,37 @@ from torch import nn
 
 from lifelong.adapters import auxiliary_loss, routing_context
 from lifelong.adapters.layer import MixtureLayer
-from tests.adapters.toys import FAMILIES, METHODS, WIDTH, adapted, base, batch, fill, outputs, small
+from tests.adapters.toys import FAMILIES, METHODS, PAIRS, WIDTH, adapted, base, batch, fill, outputs, small
 
 HALF = torch.bfloat16
-# a choice of experts may tip over where numbers are rounded, and rounding grows with what experts add
-SMOOTH = {"top_k": None, "balance_weight": 0.0}
+# how many of the four experts answer; LoRAMoE's all do
+CHOICES = [("moral", 2), ("loramoe", None), ("moelora", 2), ("densemoe", None), ("densemoe", 2)]
+every_choice = pytest.mark.parametrize(("method", "top_k"), CHOICES)
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_method = pytest.mark.parametrize("method", METHODS)
+every_pair = pytest.mark.parametrize(("family", "method"), PAIRS)
 
 
 def mixture_layers(model):
     return [module for module in model.modules() if isinstance(module, MixtureLayer)]
 
 
-def smooth(family, method):
+def smooth(family, method, top_k):
+    """Rounding grows with what experts add, and tips choices over that are close: these are between two pairs of
+    experts with logits of nearly 0.3 and -0.3, or the other way round, for every token of the batch."""
     low_rank = {} if method == "densemoe" else {"lora_alpha": 1}
-    return adapted(family, method, **SMOOTH, **low_rank)
+    model = adapted(family, method, top_k=top_k, balance_weight=0.0, **low_rank)
+
+    def decide(layer, given):
+        x, router = given[0].flatten(0, -2), layer.mixtures["default"].router.data
+        first = torch.linalg.pinv(x, rtol=1e-1) @ (0.3 * torch.sign(x @ router[0]))
+        router.copy_(torch.stack([first, first + 0.1 * router[1], -first, -first - 0.1 * router[1]]))
+
+    hooks = [layer.register_forward_pre_hook(decide) for layer in mixture_layers(model)]
+    outputs(model, family)
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 def watched(model):
@@ -48,16 +63,16 @@ def assert_close_direction(found, expected):
 
 
 @every_family
-@every_method
-def test_autocast_keeps_types_and_nearly_the_gradients(family, method):
-    model = smooth(family, method)
+@every_choice
+def test_autocast_keeps_types_and_nearly_the_gradients(family, method, top_k):
+    model = smooth(family, method, top_k)
     plain = base(family)
     seen = watched(model)
     with torch.autocast("cpu", HALF):
         assert outputs(model, family).dtype == outputs(plain, family).dtype
     assert set(seen) == {torch.float32}
-    expected = gradient(smooth(family, method), family)
-    assert_close_direction(gradient(smooth(family, method), family, autocasts=True), expected)
+    expected = gradient(smooth(family, method, top_k), family)
+    assert_close_direction(gradient(smooth(family, method, top_k), family, autocasts=True), expected)
 
 
 @pytest.mark.parametrize("method", ["moral", "loramoe", "moelora"])
@@ -94,8 +109,7 @@ def test_a_layer_returns_the_type_of_its_base_under_autocast(method, enabled):
     assert ((found - layer.base_layer(x)) - added).abs().max() < 0.05 * added.abs().max()
 
 
-@every_family
-@every_method
+@every_pair
 def test_a_half_precision_model_has_float32_adapters_unless_told_otherwise(family, method):
     for autocasts, expected in ((True, torch.float32), (False, HALF)):
         model = get_peft_model(base(family).to(HALF), small(method), autocast_adapter_dtype=autocasts).eval()
@@ -109,10 +123,10 @@ def test_a_half_precision_model_has_float32_adapters_unless_told_otherwise(famil
 
 
 @pytest.mark.parametrize("dtype", [HALF, torch.float16])
-@every_method
-def test_a_whole_model_in_half_precision_trains(method, dtype):
-    expected = gradient(smooth("llama", method), "llama")
-    model = smooth("llama", method).to(dtype)
+@every_choice
+def test_a_whole_model_in_half_precision_trains(method, top_k, dtype):
+    expected = gradient(smooth("llama", method, top_k), "llama")
+    model = smooth("llama", method, top_k).to(dtype)
     assert outputs(model, "llama").dtype == dtype
     assert_close_direction(gradient(model, "llama"), expected)
 

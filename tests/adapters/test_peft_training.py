@@ -136,18 +136,33 @@ def test_padding_does_not_count_where_a_mask_is_given(method):
     assert all(values[0][name] == pytest.approx(values[1][name].item(), abs=1e-6) for name in NAMES[method])
 
 
-def assert_compiles(family, method, backend, reentrant=None):
+def compiled(model, backend):
+    return torch.compile(model, backend=backend)
+
+
+def with_compiled_parts(model, backend):
+    """Only the modules that mixtures are in, which is quicker to compile."""
+    for name in {name.rpartition(".")[0] for name, part in model.named_modules() if isinstance(part, MixtureLayer)}:
+        model.get_submodule(name).compile(backend=backend)
+    return model
+
+
+def assert_compiles(family, method, backend, reentrant=None, compiled=compiled):
     expected = gradients(adapted(family, method, blocks=1, **METHODS[method]), family)
     torch._dynamo.reset()
     model = adapted(family, method, blocks=1, **METHODS[method])
     if reentrant is not None:
         checkpointed(model, reentrant)
-    assert_same(gradients(model, family, torch.compile(model, backend=backend)), expected)
+    assert_same(gradients(model, family, compiled(model, backend)), expected)
 
 
-@pytest.mark.parametrize(("family", "method"), [("llama", "moral"), ("bert", "loramoe"), ("gpt2", "moelora")])
-def test_compiled_models_have_the_same_gradients(family, method):
-    assert_compiles(family, method, "aot_eager")
+def test_a_compiled_model_has_the_same_gradients():
+    assert_compiles("llama", "moral", "aot_eager")
+
+
+@pytest.mark.parametrize(("family", "method"), [("bert", "loramoe"), ("gpt2", "moelora")])
+def test_compiled_parts_of_models_have_the_same_gradients(family, method):
+    assert_compiles(family, method, "aot_eager", compiled=with_compiled_parts)
 
 
 @pytest.mark.parametrize(("method", "reentrant"), [("moral", True), ("moelora", False)])
@@ -177,6 +192,14 @@ def test_a_context_that_is_closed_before_the_repetition_is_an_error(method, reen
     with routing_context(model, **context):
         loss = model(**inputs).loss
     with pytest.raises(ConfigError, match="put both passes into one routing_context"):
+        loss.backward()
+
+
+def test_types_that_are_missing_are_refused_where_only_the_repetition_has_a_gradient():
+    model = checkpointed(adapted("llama", "loramoe", **METHODS["loramoe"]), True).train()
+    inputs, _ = next(micro_batches("llama"))
+    loss = model(**inputs).loss
+    with pytest.raises(ConfigError, match="needs the type of each sample"):
         loss.backward()
 
 

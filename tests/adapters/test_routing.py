@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 from lifelong.adapters.routing import (
+    RoutingSettings,
     RoutingTable,
     RoutingUse,
     drift,
@@ -103,6 +105,27 @@ def test_tables_of_several_stages_are_one_frame():
 def test_a_table_survives_json():
     table = RoutingTable([use(), use("mlp.ünicode", gates=(1 / 3, 1 / 7, 1 - 1 / 3 - 1 / 7))])
     assert RoutingTable.from_json(table.to_json()).uses == table.uses
+
+
+TYPED = {"default": RoutingSettings(0.1, ("knowledge", "downstream", "knowledge")), "other": RoutingSettings()}
+
+
+def test_its_settings_survive_json_too_and_an_older_file_has_none():
+    table = RoutingTable([use()], TYPED)
+    assert RoutingTable.from_json(table.to_json()).settings == TYPED
+    older = {"uses": json.loads(table.to_json())["uses"]}
+    read = RoutingTable.from_json(json.dumps(older))
+    assert read.uses == table.uses and read.settings == {} and len(read.groups()) == 0
+
+
+def test_groups_share_the_gates_of_a_layer():
+    uses = [use(), use(task="places", gates=(0.1, 0.2, 0.1)), use(adapter="other")]
+    frame = RoutingTable(uses, TYPED).groups()
+    assert list(frame.columns) == ["layer", "adapter", "task", "type", "share"]
+    assert [(row.task, row.type) for row in frame.itertuples()] == [
+        (task, kind) for task in ("colours", "places") for kind in ("knowledge", "downstream")
+    ]
+    assert frame.share.tolist() == pytest.approx([0.5 + 0.2, 0.3, 0.2 / 0.4, 0.2 / 0.4])
 
 
 def test_pooled_uses_are_weighed_by_tokens():

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lifelong.adapters.routing import RoutingTable, RoutingUse
+from lifelong.adapters.routing import RoutingSettings, RoutingTable, RoutingUse
 from lifelong.adapters.symptoms import ENOUGH_TOKENS, routing_warnings
 
 UNIFORM, COLLAPSED, UNUSED = "does not choose", "has collapsed", "never used"
@@ -83,7 +83,51 @@ def test_a_message_names_layers_experts_and_what_to_try():
     fine = use([0.5, 0.5, 0.5, 0.5], layer="fine")
     (message,) = routing_warnings(RoutingTable([fine, *(use([0, 0.7, 0.7, 0.6], layer=f"l{n}") for n in range(5))]))
     assert "in 5 of 6 layers: l0 (expert 0 of 4), l1 (expert 0 of 4), l2 (expert 0 of 4) and 2 more" in message
-    assert "What to try: raise balance_weight" in message
+    assert message.endswith("What to try: raise top_k, or use fewer experts: these add nothing")
+
+
+def advice(one, *, weight=None) -> str:
+    (message,) = routing_warnings(RoutingTable([one], {"default": RoutingSettings(weight)}))
+    return message.partition("What to try: ")[2]
+
+
+UNIFORM_TOP_K = use([0.5] * 4, entropy=math.log(4))
+COLLAPSED_DENSE = use([1.0] * 3, gates=[0.01, 0.97, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("one", "weight", "tried"),
+    [
+        (UNIFORM_TOP_K, 0.1, "lower balance_weight from 0.1"),
+        (use([1, 1, 0, 0]), 0.0, "raise balance_weight from 0, lower the learning rate, or use fewer experts"),
+        (COLLAPSED_DENSE, 0.1, "raise balance_weight from 0.1, lower"),
+        (use([0, 0.7, 0.7, 0.6]), 0.01, "raise balance_weight from 0.01, raise top_k, or use fewer experts"),
+    ],
+)
+def test_what_to_try_goes_by_the_settings(one, weight, tried):
+    assert tried in advice(one, weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("one", "weight", "untried"),
+    [
+        (UNIFORM_TOP_K, 0.0, "balance_weight"),  # it is as low as it can be
+        (UNIFORM_TOP_K, None, "balance_weight"),
+        (COLLAPSED_DENSE, None, "balance_weight"),  # where all experts answer it has no gradient
+        (use([1.0] * 4, gates=[0, 0.4, 0.3, 0.3]), None, "balance_weight"),
+        (use([1.0] * 4, gates=[0, 0.4, 0.3, 0.3]), 0.1, "top_k"),  # all of them answer already
+    ],
+)
+def test_what_would_have_no_effect_is_not_advised(one, weight, untried):
+    assert untried not in advice(one, weight=weight)
+
+
+def test_each_adapter_is_advised_by_its_own_settings():
+    uses = [use([1, 1, 0, 0], adapter="new"), use([1, 1, 0, 0], adapter="old")]
+    settings = {"new": RoutingSettings(0.2), "old": RoutingSettings(0.5)}
+    new, old = routing_warnings(RoutingTable(uses, settings))
+    assert "mlp of adapter new" in new and "from 0.2" in new and "of adapter old" not in new
+    assert "mlp of adapter old" in old and "from 0.5" in old
 
 
 def test_adapters_are_named_where_there_are_several():

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import Precision
 from peft import LoraConfig
 
-from lifelong.adapters import LoraMoeConfig, MoralConfig
+from lifelong.adapters import LoraMoeConfig, MoeLoraConfig, MoralConfig
 from lifelong.adapters.layer import MixtureLayer
 from lifelong.classification import labels_of
 from lifelong.encoding import IGNORED
@@ -225,6 +225,18 @@ def test_the_gradient_is_scaled_as_the_loss_is_and_shared_among_micro_batches(gp
     assert AuxiliaryLosses(model, 4, Precision()).scale == 0.25
 
 
+def test_a_learner_sums_the_losses_of_a_stage_and_begins_anew_with_the_next(gpt2_folder, tiny_stream):
+    learner = made(gpt2_folder, MoeLoraConfig(r=2, balance_weight=0.1, contrast_weight=0.1), accumulate=2)
+    learner.training_settings = Training(3, 2, 2)
+    for index in (1, 2):
+        logged = fit(learner, Stage.of(tiny_stream[index], index))
+        assert len(logged) == len(learner.losses) > 1
+        assert learner.auxiliary.keys() == {"balance", "contrast"}
+        for name, total in learner.auxiliary.items():
+            assert not total.requires_grad
+            assert float(total) == pytest.approx(sum(values[f"auxiliary/{name}"] for values in logged), rel=1e-5)
+
+
 @pytest.mark.parametrize("adapter", [None, LoraConfig(target_modules=["q_proj"])])
 def test_a_model_without_mixtures_learns_without_them(adapter, llama_folder, tiny_stream, monkeypatch):
     monkeypatch.setitem(sys.modules, "lifelong.adapters", None)  # importing it would fail
@@ -233,8 +245,9 @@ def test_a_model_without_mixtures_learns_without_them(adapter, llama_folder, tin
 
 
 def test_a_mixture_without_auxiliary_losses_logs_none(llama_folder, tiny_stream):
-    logged = fit(made(llama_folder, MoralConfig()), Stage.of(tiny_stream[0], 1))
-    assert set(logged[0]) == {"loss", "stage", "learning_rate"}
+    learner = made(llama_folder, MoralConfig())
+    logged = fit(learner, Stage.of(tiny_stream[0], 1))
+    assert set(logged[0]) == {"loss", "stage", "learning_rate"} and learner.auxiliary == {}
 
 
 class AsksAgain(Strategy):

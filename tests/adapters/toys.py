@@ -24,6 +24,11 @@ from lifelong.adapters.config import MixtureConfig
 
 FAMILIES = ("llama", "gpt2", "t5", "bert")
 METHODS = {"moral": MoralConfig, "loramoe": LoraMoeConfig, "moelora": MoeLoraConfig, "densemoe": DenseMoeConfig}
+# methods differ in their layers (feed-forward, attention) and in whether experts have a rank
+PAIRS = [
+    *((family, method) for family in FAMILIES for method in ("moral", "moelora")), ("llama", "loramoe"),
+    ("gpt2", "densemoe"),
+]  # fmt: skip
 PAD, EOS, VOCABULARY, WIDTH, INNER = 0, 1, 40, 16, 24
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
 TYPES = ["knowledge", "downstream"]
