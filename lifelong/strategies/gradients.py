@@ -1,0 +1,210 @@
+"""Gradients of each sample by itself, of which importances are means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from lifelong.losses import row_losses
+from lifelong.strategies.weights import Weights
+
+Outputs = tuple[torch.Tensor, torch.Tensor]
+Forward = Callable[[Sequence[Any]], Outputs]
+Terms = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+AT_ONCE = 2**26  # elements of one parameter's gradients that are held at a time: 256 MB
+
+
+def mean_over_samples(
+    module: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    rows: Sequence[Any],
+    forward: Forward,
+    terms: Callable[[torch.Tensor, torch.Tensor], Terms],
+    measure: Callable[[torch.Tensor], torch.Tensor] = torch.square,
+    batch_size: int = 16,
+) -> Weights:
+    """The mean over N samples of what their gradients measure: ``1/N sum_n sum_k w_nk measure(d v_nk / d theta)``.
+
+    Samples are taken a batch at a time where each of their gradients follows from what the layers read and from the
+    gradients of what they said, which is tried on two rows first; where it does not, such as for mixtures of experts,
+    they are taken one by one. The module must treat rows alone: evaluation mode, and no statistics over a batch.
+
+    Args:
+        module: that ``forward`` runs.
+        parameters: some of the module's, by any names.
+        rows: the samples.
+        forward: from B rows to logits (B, K, V) and targets (B, K), with gradients.
+        terms: from these to the pairs of values v_k and weights w_k, each (B,) with a row's own at its place.
+        measure: elementwise; the square or the absolute value.
+        batch_size: B at most.
+
+    Returns:
+        By name, in float32, of the parameters' shapes; no parameter's ``grad`` is touched.
+    """
+    totals = {name: torch.zeros_like(one, dtype=torch.float32) for name, one in parameters.items()}
+
+    def add(some: Sequence[Any]) -> None:
+        if len(some) == 1:
+            for values, weights in terms(*forward(some)):
+                alone = _alone(values, parameters)
+                for name, gradient in alone.items():
+                    totals[name] += weights[0] * measure(gradient)
+            return
+        with Recorder(module, parameters, len(some)) as recorder:
+            outputs = forward(some)
+        if not recorder.complete:
+            for row in some:
+                add([row])
+            return
+        for values, weights in terms(*outputs):
+            for part, gradients in recorder.gradients(values):
+                for name, gradient in gradients.items():
+                    totals[name] += torch.einsum("n,n...->...", weights[part].float(), measure(gradient))
+
+    if batch_size > 1 and not separable(module, parameters, rows[:2], forward):
+        batch_size = 1
+    for start in range(0, len(rows), batch_size):
+        add(rows[start : start + batch_size])
+    return {name: total / len(rows) for name, total in totals.items()}
+
+
+def separable(module: nn.Module, parameters: Mapping[str, nn.Parameter], rows: Sequence[Any], forward: Forward) -> bool:
+    """Whether the first row's gradients come out of a batch of rows as they are for that row alone."""
+    if len(rows) < 2:
+        return False
+    with Recorder(module, parameters, len(rows)) as recorder:
+        outputs = forward(rows)
+    if not (recorder.complete and recorder.uses):
+        return False
+    _, together = next(recorder.gradients(row_losses(*outputs)))
+    alone = _alone(row_losses(*forward(rows[:1])), parameters)
+    whole = torch.stack([gradient.norm() for gradient in alone.values()]).norm()
+    step = _precision(module)
+    for name, gradient in alone.items():
+        difference = gradient - together[name][0] if name in together else gradient
+        if difference.norm() > step**0.5 * gradient.norm() + 10 * step * whole:
+            return False
+    return True
+
+
+def _precision(module: nn.Module) -> float:
+    """The relative step between two numbers of the coarsest type that a module computes in; losses are in float32."""
+    types = {one.dtype if one.is_floating_point() else torch.bfloat16 for one in module.parameters()}  # packed ones
+    return max(torch.finfo(dtype).eps for dtype in {*types, torch.float32})
+
+
+def _alone(values: torch.Tensor, parameters: Mapping[str, nn.Parameter]) -> Weights:
+    found = torch.autograd.grad(
+        values.sum(), list(parameters.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return {name: gradient.float() for name, gradient in zip(parameters, found, strict=True)}
+
+
+@dataclass
+class _Use:
+    """One call of a layer: what it read, with a row of the batch at each place, and what it said."""
+
+    layer: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    output: torch.Tensor
+
+
+@dataclass
+class Recorder:
+    """A context in which a forward pass is recorded, so that each row's gradients can be told apart.
+
+    A layer's parameters have, for one row, the gradient of ``sum(layer(x) * g)``: x is what the layer read of that row,
+    g the gradient of what it said. Position embeddings are read once for all rows, and said once for each here.
+
+    Args:
+        module: that is run.
+        parameters: of the module.
+        rows: of the batch that it is run on.
+
+    Attributes:
+        complete: whether every layer with such parameters could be recorded.
+    """
+
+    module: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    rows: int
+    complete: bool = True
+    uses: list[_Use] = field(default_factory=list)
+
+    def __enter__(self) -> Recorder:
+        self.names = {parameter: name for name, parameter in self.parameters.items()}
+        self.hooks = []
+        for layer in self.module.modules():
+            if any(parameter in self.names for parameter in layer.parameters(recurse=False)):
+                self.complete &= not any(True for child in layer.children() for _ in child.parameters())
+                self.hooks.append(layer.register_forward_hook(self._record, with_kwargs=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _record(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+        tensors = [*inputs, output]
+        if named or not all(torch.is_tensor(one) and one.dim() for one in tensors):
+            self.complete = False
+            return None
+        shared = isinstance(layer, nn.Embedding) and all(len(one) == 1 for one in tensors)
+        if shared:
+            *inputs, output = (one.expand(self.rows, *one.shape[1:]) for one in tensors)
+        elif any(len(one) != self.rows for one in tensors):
+            self.complete = False
+            return None
+        if output.requires_grad:
+            self.uses.append(_Use(layer, tuple(one.detach() for one in inputs), output))
+        return output if shared else None
+
+    def gradients(self, values: torch.Tensor) -> Iterator[tuple[slice, Weights]]:
+        """The gradients of each row's value, for some rows at a time.
+
+        Args:
+            values: (B,), computed from the outputs of the recorded pass.
+
+        Yields:
+            Which n rows, and by name the gradients of their values, of shape (n, ...), in float32.
+        """
+        outputs = [use.output for use in self.uses]
+        found = torch.autograd.grad(values.sum(), outputs, retain_graph=True, allow_unused=True)
+        pairs = [(use, gradient) for use, gradient in zip(self.uses, found, strict=True) if gradient is not None]
+        size = max(1, AT_ONCE // max(parameter.numel() for parameter in self.parameters.values()))
+        for start in range(0, self.rows, size):
+            part = slice(start, start + size)
+            gradients: Weights = {}
+            for use, gradient in pairs:
+                for parameter, each in _each(use.layer, [one[part] for one in use.inputs], gradient[part]):
+                    if parameter in self.names:
+                        name = self.names[parameter]
+                        gradients[name] = gradients[name] + each if name in gradients else each
+            yield part, gradients
+
+
+def _each(
+    layer: nn.Module, inputs: Sequence[torch.Tensor], gradient: torch.Tensor
+) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+    """A layer's parameters, and for each of n rows the gradient of ``sum(layer(inputs) * gradient)``: (n, ...)."""
+    if type(layer) is nn.Linear:
+        read, said = (one.float().reshape(len(one), -1, one.shape[-1]) for one in (inputs[0], gradient))
+        yield layer.weight, said.mT @ read
+        if layer.bias is not None:
+            yield layer.bias, said.sum(1)
+        return
+
+    def weighed(parameters: Weights, inputs: Sequence[torch.Tensor], gradient: torch.Tensor) -> torch.Tensor:
+        output = functional_call(layer, parameters, tuple(one.unsqueeze(0) for one in inputs))
+        return (output * gradient.unsqueeze(0)).sum()
+
+    own = dict(layer.named_parameters(recurse=False))
+    found = vmap(grad(weighed), (None, 0, 0))({name: one.detach() for name, one in own.items()}, inputs, gradient)
+    for name, parameter in own.items():
+        yield parameter, found[name].float()
