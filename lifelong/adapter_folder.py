@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 
 from lifelong.errors import RunError
 
-WEIGHTS = "adapter_model.safetensors"
+DEFAULT = "default"  # the adapter that a run begins with
 ROLES = "roles.json"  # beside the first adapter
 
 
@@ -25,15 +26,25 @@ def activate(model: PeftModel, active: Sequence[str], trained: Sequence[str]) ->
         trained: of these, those whose weights are trained; PEFT alone would train all.
     """
     model.base_model.set_adapter(list(active))
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
-            for kind in module.adapter_layer_names:
-                for name, part in getattr(module, kind).items():
-                    part.requires_grad_(name in trained)
+    model.base_model.set_requires_grad([name for name in active if name not in trained], False)
+
+
+def add_adapter(model: PeftModel, name: str, config: PeftConfig) -> None:
+    """Put a further adapter beside those of a model, neither active nor trained, without a trace in the random state.
+
+    Args:
+        model: of PEFT.
+        name: of the adapter; one that has it already is replaced.
+        config: of the same method as the others'.
+    """
+    if name in model.peft_config:
+        model.delete_adapter(name)
+    with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights, on the CPU
+        model.add_adapter(name, config)
 
 
 def save_adapters(model: PeftModel, folder: Path) -> None:
-    """Write every adapter: the first into the folder itself, others into folders of their names."""
+    """Write every adapter: the default one into the folder itself, others into folders of their names."""
     model.save_pretrained(folder, save_embedding_layers=False)
     if len(model.peft_config) > 1:
         active, trains = list(model.active_adapters), model.get_model_status().requires_grad
@@ -42,24 +53,29 @@ def save_adapters(model: PeftModel, folder: Path) -> None:
 
 
 def restore_adapters(model: PeftModel, folder: Path) -> None:
-    """Put a model's adapters into the state that was saved; those that it lacks are added.
+    """Put a model's adapters into the state that was saved: those that it lacks are added, further ones removed.
 
     Raises:
         RunError: the folder lacks weights.
     """
-    _restore(model, folder, "default")
+    others = [name for name in model.peft_config if name != DEFAULT]
+    if others:
+        activate(model, [DEFAULT], [DEFAULT])
+    for name in others:
+        model.delete_adapter(name)
+    _restore(model, folder, DEFAULT)
     if not (folder / ROLES).is_file():
         return
-    for path in sorted(file.parent for file in folder.glob(f"*/{WEIGHTS}")):
-        if path.name in model.peft_config:
-            _restore(model, path, path.name)
-        else:
-            model.load_adapter(str(path), path.name)
+    for path in sorted(file.parent for file in folder.glob(f"*/{SAFETENSORS_WEIGHTS_NAME}")):
+        config = type(model.peft_config[DEFAULT]).from_pretrained(str(path))
+        config.inference_mode = False  # so it is in a file, always
+        add_adapter(model, path.name, config)
+        _restore(model, path, path.name)
     activate(model, **json.loads((folder / ROLES).read_text(encoding="utf-8")))
 
 
 def _restore(model: PeftModel, folder: Path, name: str) -> None:
-    weights = load_file(folder / WEIGHTS)
+    weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     missing = set(wanted) - set(weights)
     if missing:

@@ -18,8 +18,6 @@ from lifelong.strategies.weights import Weights, snapshot, teacher, trained
 if TYPE_CHECKING:
     from lifelong.learner import Learner
 
-OTHER_WEIGHTS = "its teacher is made of the trained weights of the stage before, and there they are others by now"
-
 
 def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, in float32.
@@ -63,7 +61,9 @@ class LwF(Strategy):
     """
 
     traits = Traits(boundary=True, several_devices=True, step="one further forward pass")
-    conflicts = dict.fromkeys(("IncrementalLoRA", "OrthogonalLoRA", "SLAO"), OTHER_WEIGHTS)
+    conflicts = {
+        "SLAO": "a stage begins with other weights than those that answered before it, which are the teacher's"
+    }
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.0, name: str | None = None) -> None:
         super().__init__(name)

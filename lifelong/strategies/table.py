@@ -13,8 +13,8 @@ PAGE = Path(__file__).with_name("README.md")
 HEAD = """# Strategies
 
 Made from the classes by `python -m lifelong.strategies.table`. The documentation of each class gives paper, formula and
-defaults. Bytes are those of the state in a stage's folder: P trainable parameters, R rows in memory, T their answer
-tokens, S stages.
+defaults. Bytes are those of state and further adapters in a stage's folder: P trainable parameters, R rows in memory,
+T their answer tokens, S stages.
 
 """
 COLUMNS = (

@@ -13,6 +13,7 @@ from lifelong.errors import ConfigError
 if TYPE_CHECKING:
     from lifelong.strategies.base import Strategy
 
+AT_MOST = "at most "
 ADAPTERS = ("none", "LoRA", "mixture", "other")
 FAMILIES = ("causal", "seq2seq", "classifier")
 
@@ -27,8 +28,9 @@ class Traits:
         families: of models that it works with.
         boundary: whether it must be told where a task ends.
         stores_data: what it keeps of the rows that have gone by, in words.
-        kept: bytes that its state takes in a stage's folder, as a formula in P (trainable parameters), R (rows in its
-            memory), T (their answer tokens) and S (stages so far), such as ``"8 * P"``; ``"0"`` for none.
+        kept: bytes that its state, and adapters that it adds, take in a stage's folder, as a formula in P (trainable
+            parameters), R (rows in its memory), T (their answer tokens) and S (stages so far), such as ``"8 * P"``, or
+            ``"at most 8 * P"``; ``"0"`` for none.
         grows: whether what it keeps grows with the number of tasks.
         several_devices: whether it is right where a stage runs on several devices.
         step: time of an optimiser step, in words.
@@ -56,7 +58,7 @@ class Traits:
         """
         known = {name[0].upper(): value for name, value in values.items()}
         try:
-            return float(eval(self.kept, {"__builtins__": {}}, known))
+            return float(eval(self.kept.removeprefix(AT_MOST), {"__builtins__": {}}, known))
         except NameError:
             return None
 

@@ -21,7 +21,7 @@ from lifelong.run import Run
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.naive import Naive
 from lifelong.strategies.replay import Replay
-from lifelong.strategies.traits import ADAPTERS
+from lifelong.strategies.traits import ADAPTERS, AT_MOST
 from lifelong.testing.toys import labelled_stream, toy_model, toy_stream
 
 Make = Callable[[], Strategy]
@@ -219,12 +219,16 @@ def _check_configuration(strategy: Strategy) -> None:
 
 
 def _check_kept(run: Run, strategy: Strategy, where: str) -> None:
-    """What the state takes beside what ``traits.kept`` says of weights and stages."""
+    """What state and further adapters take beside what ``traits.kept`` says of weights and stages."""
     (cost, *_), traits = run.costs[-1:], strategy.traits
     wanted = traits.bytes_kept(parameters=cost["trainable_parameters"], stages=STAGES)
     file = run.folder.stage(STAGES) / "strategies" / f"{strategy.state_key}.pt"
-    kept = _tensor_bytes(torch.load(file, weights_only=True))
-    if wanted is not None and abs(kept - wanted) > 0.02 * wanted + 256:
+    added = [load_file(path) for path in run.folder.stage(STAGES).glob("adapter/*/*.safetensors")]
+    kept = _tensor_bytes(torch.load(file, weights_only=True)) + _tensor_bytes(added)
+    if wanted is None:
+        return
+    spare = 0.02 * wanted + 256
+    if kept > wanted + spare or (kept < wanted - spare and not traits.kept.startswith(AT_MOST)):
         raise ContractError(f"{where}: keeps tensors of {kept} bytes, and traits.kept says {traits.kept}: {wanted:.0f}")
 
 
