@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -188,6 +189,15 @@ class PromptEncoder:
     def without_end(self, ids: list[int]) -> list[int]:
         """A prompt's tokens without an end-of-sequence, which some tokenizers put behind every text."""
         return ids[:-1] if ids[-1:] == [self._eos] else ids
+
+    @contextmanager
+    def uncounted(self) -> Iterator[Counter[str]]:
+        """What is encoded inside does not show in ``counts``, but in those that this yields."""
+        own, self.counts = self.counts, Counter()
+        try:
+            yield self.counts
+        finally:
+            self.counts = own
 
     def _asked(self, row: Row, book: str, question: str) -> Asked:
         passages = tuple(row["passages"]) if book == "gold" else ()

@@ -261,6 +261,7 @@ class Learner(LightningModule):
             with auxiliary.around(batch):
                 outputs, batch["targets"] = self.answer_logits(batch)
                 auxiliary.note()
+                batch["divisor"] = tokens / len(batches)
                 loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
                 for strategy in self.strategies:
                     with auxiliary.silenced():

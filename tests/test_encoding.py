@@ -172,3 +172,17 @@ def test_raw_text_is_tokenised_as_it_stands(tokenizer):
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     assert encoded.input_ids == [start, *whole, tokenizer.eos_token_id]
     assert encoded.labels == [IGNORED, *whole, tokenizer.eos_token_id]
+
+
+def test_what_is_encoded_uncounted_shows_in_counts_of_its_own(make_learner, tiny_stream):
+    from lifelong.strategies import Stage
+
+    encoder = make_learner(max_length=24).encoder
+    row = {**Stage.of(tiny_stream[0], 1).train[0], "question": "What colour is the sky? " * 9}
+    encoder.encode(row)
+    assert dict(encoder.counts) == {"questions cut": 1}
+    with encoder.uncounted() as counts:
+        encoder.encode(row)
+        encoder.encode(row)
+    assert dict(counts) == {"questions cut": 2}
+    assert dict(encoder.counts) == {"questions cut": 1}

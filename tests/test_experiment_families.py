@@ -391,7 +391,7 @@ def test_what_does_not_fit_the_family_is_refused_before_anything_is_asked(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"classification": {"scenario": "clas"}}, "classification: .*clas"),
+        ({"classification": {"scenario": "clas"}}, r"classification\.scenario: .*clas"),
         ({"classification": {"pool": "mean"}}, "classification.pool: there is no such setting. Did you mean 'pooling'"),
         ({"classification": "class"}, "classification: expected Classification, got 'class'"),
     ],

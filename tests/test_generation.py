@@ -6,7 +6,7 @@ from peft import LoraConfig
 from torch.nn.functional import log_softmax
 
 from lifelong.families import causal
-from lifelong.generation import by_length, choice_log_likelihoods, generate
+from lifelong.generation import Sampling, by_length, choice_log_likelihoods, generate, generate_tokens
 
 MODELS = pytest.mark.parametrize("model", ["llama_folder", "gpt2_folder", "nano"])
 QUESTIONS = [
@@ -251,3 +251,82 @@ def test_batches_go_from_long_to_short_and_hold_everything_once():
     batches = by_length(lengths, 4)
     assert batches == [[1, 4, 3, 0], [5, 2]]
     assert by_length([], 4) == []
+
+
+# ---------------------------------------------------------------- drawn answers
+
+
+def first_token_chances(learner, prompt: list[int], temperature: float) -> torch.Tensor:
+    """The distribution of the first token of an answer, from one full forward pass."""
+    with torch.no_grad():
+        logits = learner.model(torch.tensor([prompt]), use_cache=False).logits[0, -1].double()
+    return (logits / temperature).softmax(-1)
+
+
+@pytest.mark.parametrize("model", ["llama_folder"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@torch.no_grad()
+def test_drawn_tokens_are_as_frequent_as_the_model_says(learner, temperature):
+    (prompt,) = encoded(learner, QUESTIONS[:1])
+    draws = 4000
+    rows = generate_tokens(learner, [prompt] * draws, 1, draws, sampling=Sampling(3, temperature))
+    counts = torch.bincount(torch.tensor(rows).flatten(), minlength=learner.model.config.vocab_size)
+    expected = draws * first_token_chances(learner, prompt, temperature)
+    common = expected > 5
+    assert common.sum() > 5
+    # Pearson's statistic over tokens that can be expected often, within five deviations of its mean
+    statistic = float(((counts[common] - expected[common]) ** 2 / expected[common]).sum())
+    freedom = int(common.sum())
+    assert statistic < freedom + 5 * (2 * freedom) ** 0.5
+    if temperature == 3.0:
+        assert (counts > 0).sum() > 100  # of any rank, where transformers' own habit is the first 50
+
+
+@pytest.mark.parametrize("model", ["llama_folder"])
+@torch.no_grad()
+def test_top_p_draws_among_the_likeliest_only(learner):
+    (prompt,) = encoded(learner, QUESTIONS[:1])
+    chances, order = first_token_chances(learner, prompt, 1.0).sort(descending=True)
+    allowed = set(order[: int((chances.cumsum(0) < 0.3).sum()) + 1].tolist())
+    rows = generate_tokens(learner, [prompt] * 500, 1, 500, sampling=Sampling(0, top_p=0.3))
+    assert {token for (token,) in rows} == allowed
+
+
+@MODELS
+@torch.no_grad()
+def test_draws_come_from_the_seed_and_leave_the_global_random_state_alone(learner):
+    prompts = encoded(learner)
+
+    def drawn(seed: int, global_seed: int) -> list[list[int]]:
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        rows = generate_tokens(learner, prompts, 8, sampling=Sampling(seed))
+        assert torch.equal(torch.get_rng_state(), before)
+        return rows
+
+    assert drawn(1, 1) == drawn(1, 2)
+    assert drawn(1, 1) != drawn(2, 1)
+
+
+@MODELS
+@torch.no_grad()
+def test_tokens_go_up_to_the_end_of_an_answer_and_are_its_text(learner):
+    prompts = encoded(learner)
+    end = learner.tokenizer.eos_token_id
+    bias = torch.zeros(learner.model.get_output_embeddings().weight.shape[0])
+    bias[end] = 4
+    hook = learner.model.get_output_embeddings().register_forward_hook(lambda module, inputs, output: output + bias)
+    rows = generate_tokens(learner, prompts, 6, sampling=Sampling(5))
+    texts = generate(learner, prompts, 6, sampling=Sampling(5))
+    hook.remove()
+    assert all(end not in row[:-1] for row in rows)
+    assert all(len(row) == 6 for row in rows if row[-1] != end)
+    assert [learner.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows] == texts
+
+
+@torch.no_grad()
+def test_an_encoder_decoder_draws_its_answers_too(t5_folder, make_learner):
+    learner = make_learner(t5_folder).eval()
+    prompts = [learner.tokenizer(text)["input_ids"] for text in QUESTIONS]
+    one, again, other = (generate_tokens(learner, prompts, 8, sampling=Sampling(seed)) for seed in (1, 1, 2))
+    assert one == again != other

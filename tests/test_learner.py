@@ -246,3 +246,27 @@ def test_a_model_with_nothing_to_train_is_refused(llama_folder, tiny_stream):
     learner.requires_grad_(False)
     with pytest.raises(ConfigError, match="nothing to train"):
         fit(learner, Stage.of(tiny_stream[0], 1))
+
+
+def test_strategies_are_told_what_the_losses_of_rows_are_divided_by(llama_folder, tiny_stream):
+    """The loss made anew from outputs, targets, weights and divisor is the one that strategies are given."""
+
+    class Again(Strategy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs: list[tuple[float, float]] = []
+
+        def extend_batch(self, learner, batch):
+            return learner.extend(batch, list(learner.stage.train)[:1], self.state_key, weight=0.5)
+
+        def loss(self, learner, batch, outputs, loss):
+            rows = row_losses(outputs.logits, batch["targets"]) * batch["weight"]
+            self.pairs.append((loss.item(), (rows.sum() / batch["divisor"]).item()))
+            return loss
+
+    again = Again()
+    training = Training(epochs=1, batch_size=2, accumulate=3)
+    fit(learner_on(llama_folder, training, [again]), Stage.of(tiny_stream[0], 1))
+    assert len(again.pairs) == 4
+    for given, made in again.pairs:
+        assert made == pytest.approx(given, rel=1e-6)

@@ -16,6 +16,7 @@ from lifelong.encoding import PromptEncoder
 from lifelong.prompts import PromptTemplate
 
 if TYPE_CHECKING:
+    from lifelong.generation import Sampling
     from lifelong.learner import Learner
     from lifelong.strategies.base import Stage
     from lifelong.tasks import Task
@@ -80,8 +81,9 @@ class Family(ABC):
         max_new_tokens: int,
         batch_size: int,
         advance: Advance,
-    ) -> list[str]:
-        """Greedy answers; as ``lifelong.generation.generate``."""
+        sampling: Sampling | None = None,
+    ) -> list[list[int]]:
+        """The tokens of answers, anything behind their ends; as ``lifelong.generation.generate_tokens``."""
 
     @abstractmethod
     def choice_log_likelihoods(

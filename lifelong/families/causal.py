@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from lifelong.data import Batch
 from lifelong.encoding import IGNORED
 from lifelong.families.base import Advance, Family
-from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
+from lifelong.generation import Sampling, configured, decoding, padded, prompt_batches
 from lifelong.losses import row_losses, token_losses
 from lifelong.mixtures import padding_known
 
@@ -39,17 +39,23 @@ class Causal(Family):
         return outputs, batch["labels"][:, places + 1]
 
     def generate(
-        self, learner: Learner, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int, advance: Advance
-    ) -> list[str]:
-        settings = greedy(learner, max_new_tokens)
-        texts = [""] * len(prompts)
+        self,
+        learner: Learner,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_size: int,
+        advance: Advance,
+        sampling: Sampling | None = None,
+    ) -> list[list[int]]:
+        settings = decoding(learner, max_new_tokens, sampling)
+        answers: list[list[int]] = [[] for _ in prompts]
         # padded on the left whatever the tokenizer's habit: answers go on at the right
         for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance, left=True):
             with configured(learner, settings), padding_known(learner.model, mask):
                 output = learner.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
             for number, answer in zip(numbers, output[:, ids.shape[1] :].tolist(), strict=True):
-                texts[number] = answer_text(learner, answer)
-        return texts
+                answers[number] = answer
+        return answers
 
     def choice_log_likelihoods(
         self,

@@ -13,7 +13,7 @@ from lifelong.data import Batch
 from lifelong.encoding import PromptEncoder, place_of
 from lifelong.errors import DataError, suggestion
 from lifelong.families.base import Advance, Family
-from lifelong.generation import prompt_batches
+from lifelong.generation import Sampling, prompt_batches
 from lifelong.mixtures import padding_known
 from lifelong.prompts import PromptTemplate
 
@@ -121,8 +121,14 @@ class Classifier(Family):
         return mask.scatter(1, batch["labels"], True)
 
     def generate(
-        self, learner: Learner, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int, advance: Advance
-    ) -> list[str]:
+        self,
+        learner: Learner,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_size: int,
+        advance: Advance,
+        sampling: Sampling | None = None,
+    ) -> list[list[int]]:
         raise DataError("a classifier cannot write a free answer; give the question's choices")
 
     def choice_log_likelihoods(

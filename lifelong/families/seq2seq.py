@@ -14,7 +14,7 @@ from lifelong.data import Batch
 from lifelong.encoding import IGNORED, EncodedRow, PromptEncoder, Row, place_of
 from lifelong.errors import DataError
 from lifelong.families.base import Advance, Family
-from lifelong.generation import answer_text, configured, greedy, padded, prompt_batches
+from lifelong.generation import Sampling, configured, decoding, padded, prompt_batches
 from lifelong.losses import row_losses
 from lifelong.mixtures import has_mixtures, padding_known
 
@@ -72,11 +72,17 @@ class Seq2Seq(Family):
         return outputs, labels
 
     def generate(
-        self, learner: Learner, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int, advance: Advance
-    ) -> list[str]:
+        self,
+        learner: Learner,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_size: int,
+        advance: Advance,
+        sampling: Sampling | None = None,
+    ) -> list[list[int]]:
         limit = min(max_new_tokens, learner.encoder.max_length)  # a decoder may have no places for more
-        settings = greedy(learner, limit, decoder_start_token_id=_start(learner))
-        texts = [""] * len(prompts)
+        settings = decoding(learner, limit, sampling, decoder_start_token_id=_start(learner))
+        answers: list[list[int]] = [[] for _ in prompts]
         for numbers, ids, mask in prompt_batches(learner, prompts, batch_size, advance):
             writing = _StillWriting(learner.encoder.ends, mask)
             criteria = StoppingCriteriaList([writing] if has_mixtures(learner.model) else [])
@@ -85,8 +91,8 @@ class Seq2Seq(Family):
                     input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=criteria
                 )
             for number, answer in zip(numbers, output[:, 1:].tolist(), strict=True):
-                texts[number] = answer_text(learner, answer)
-        return texts
+                answers[number] = answer
+        return answers
 
     def choice_log_likelihoods(
         self,

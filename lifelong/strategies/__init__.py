@@ -1,9 +1,11 @@
 """Continual-learning methods, one file each. All of them compose; see ``lifelong.strategies.base`` for the contract."""
 
+from lifelong.strategies.agem import AGEM
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.cumulative import Cumulative
 from lifelong.strategies.dark_replay import DarkReplay
 from lifelong.strategies.ewc import EWC
+from lifelong.strategies.gem import GEM
 from lifelong.strategies.general_replay import GeneralReplay
 from lifelong.strategies.incremental_lora import IncrementalLoRA
 from lifelong.strategies.joint import Joint
@@ -15,12 +17,16 @@ from lifelong.strategies.merging import ModelMerging
 from lifelong.strategies.naive import Naive
 from lifelong.strategies.orthogonal_lora import OrthogonalLoRA
 from lifelong.strategies.replay import Replay
+from lifelong.strategies.self_distillation import SelfDistillation
+from lifelong.strategies.self_synthesized_replay import SelfSynthesizedReplay
 from lifelong.strategies.slao import SLAO
 from lifelong.strategies.synaptic_intelligence import SynapticIntelligence
 from lifelong.strategies.traits import Traits
 
 __all__ = [
+    "AGEM",
     "EWC",
+    "GEM",
     "MAS",
     "SLAO",
     "Cumulative",
@@ -35,6 +41,8 @@ __all__ = [
     "Naive",
     "OrthogonalLoRA",
     "Replay",
+    "SelfDistillation",
+    "SelfSynthesizedReplay",
     "Stage",
     "Strategy",
     "SynapticIntelligence",

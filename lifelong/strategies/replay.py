@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lifelong.errors import ConfigError, RunError, suggestion
+from lifelong.errors import ConfigError, suggestion
 from lifelong.examples import plain_rows
 from lifelong.memory import BalancedBuffer, Buffer, GroupedBuffer, ReservoirBuffer, RingBuffer
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.episodes import attach_tasks
 from lifelong.strategies.shares import checked_share, rows_beside
 from lifelong.strategies.traits import Traits
 
@@ -108,7 +109,7 @@ class Replay(Strategy):
     def before_stage(self, learner: Learner, stage: Stage) -> None:
         self._draw = stage.generator(f"{self.state_key}/draw")
         for buffer in self.buffers.values():
-            self._attach(buffer, stage)
+            attach_tasks(buffer, stage, self.state_key)
 
     def extend_batch(self, learner: Learner, batch: dict[str, Any]) -> dict[str, Any]:
         rows = self.drawn(rows_beside(len(batch["task"]), self.share))
@@ -121,7 +122,7 @@ class Replay(Strategy):
             key, capacity = f"stage {stage.index}", max(1, round(self.capacity * len(stage.train)))
         if key not in self.buffers:
             self.buffers[key] = self._empty(capacity, stage.generator(f"{self.state_key}/keep"))
-        self._attach(self.buffers[key], stage)
+        attach_tasks(self.buffers[key], stage, self.state_key)
         self.buffers[key].extend(plain_rows(stage.train))
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,9 +153,3 @@ class Replay(Strategy):
     def _empty(self, capacity: int, generator: torch.Generator) -> Buffer:
         options = {} if self.buffer == "reservoir" else {"by": self.by or "task"}
         return BUFFERS[self.buffer](capacity, generator, **options)
-
-    def _attach(self, buffer: Buffer, stage: Stage) -> None:
-        try:
-            buffer.attach((*stage.earlier, stage.task))
-        except RunError as error:
-            raise RunError(f"{self.state_key}, before stage {stage.index}: {error}") from None

@@ -1,0 +1,193 @@
+"""Episodic memory: rows of every task that has gone by, and the gradient of the loss on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from lifelong.errors import ConfigError, RunError
+from lifelong.examples import plain_rows
+from lifelong.losses import answer_weight
+from lifelong.memory import Buffer, ReservoirBuffer
+from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.weights import teacher, trained
+
+if TYPE_CHECKING:
+    from lifelong.learner import Learner
+
+Row = Mapping[str, Any]
+
+
+class Episodes:
+    """A uniform sample of the rows of each stage.
+
+    Args:
+        rows_per_task: rows kept of each stage, at most.
+    """
+
+    def __init__(self, rows_per_task: int) -> None:
+        self.rows_per_task = rows_per_task
+        self.buffers: dict[str, ReservoirBuffer] = {}
+
+    @property
+    def tasks(self) -> list[Sequence[Row]]:
+        """The rows of each stage, oldest first."""
+        return [buffer.rows for buffer in self.buffers.values()]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all stages."""
+        return [row for rows in self.tasks for row in rows]
+
+    def attach(self, stage: Stage, owner: str) -> None:
+        """Have the tasks so far at hand; see ``attach_tasks``."""
+        for buffer in self.buffers.values():
+            attach_tasks(buffer, stage, owner)
+
+    def keep(self, stage: Stage, owner: str, suits: Callable[[Row], bool] = lambda row: True) -> None:
+        """Keep a sample of those rows of a stage that suit, drawn by the stage's generator for ``owner``."""
+        buffer = ReservoirBuffer(self.rows_per_task, stage.generator(f"{owner}/keep"))
+        attach_tasks(buffer, stage, owner)
+        buffer.extend(filter(suits, plain_rows(stage.train)))
+        self.buffers[f"stage {stage.index}"] = buffer
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: buffer.state_dict() for name, buffer in self.buffers.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.buffers = {}
+        for name, state in state_dict.items():
+            self.buffers[name] = ReservoirBuffer(self.rows_per_task, torch.Generator())
+            self.buffers[name].load_state_dict(state)
+
+
+class Projection(Strategy):
+    """What A-GEM and GEM share: rows of every task, and a step whose gradient is projected.
+
+    The gradient is that of the whole step, over all micro-batches and of all that other strategies and the adapters'
+    auxiliary losses have added, before it is clipped. A gradient that is not finite is left alone.
+    """
+
+    def __init__(self, rows_per_task: int, batch_size: int | None, name: str | None) -> None:
+        super().__init__(name)
+        for setting, value in (("rows_per_task", rows_per_task), ("batch_size", batch_size)):
+            if value is not None and not is_count(value):
+                raise ConfigError(f"{type(self).__name__}: {setting} must be a positive whole number, got {value!r}")
+        self.rows_per_task, self.batch_size = rows_per_task, batch_size
+        self.episodes = Episodes(rows_per_task)
+        self._draw: torch.Generator | None = None
+
+    def before_stage(self, learner: Learner, stage: Stage) -> None:
+        self._draw = stage.generator(f"{self.state_key}/draw")
+        self.episodes.attach(stage, self.state_key)
+
+    def projected(self, learner: Learner, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient to step along; (P,), as is ``gradient``, which is returned itself where it may stay."""
+        raise NotImplementedError
+
+    def drawn_gradient(self, learner: Learner, rows: Sequence[Row]) -> torch.Tensor:
+        """The gradient on ``batch_size`` of the given rows, or on all of them: (P,)."""
+        return memory_gradient(learner, drawn(rows, self.batch_size, self._draw))
+
+    def on_before_optimizer_step(self, trainer: Trainer, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
+        if not self.episodes.buffers:
+            return
+        parameters = list(trained(learner).values())
+        own = flat_gradient(parameters)
+        new = self.projected(learner, own) if own.isfinite().all() else own
+        if new is not own:
+            write_gradient(parameters, new)
+
+    def after_stage(self, learner: Learner, stage: Stage) -> None:
+        self.episodes.keep(stage, self.state_key)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.episodes.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.episodes.load_state_dict(state_dict)
+
+
+def attach_tasks(buffer: Buffer, stage: Stage, owner: str) -> None:
+    """Let a buffer have the tasks up to this stage's at hand.
+
+    Args:
+        buffer: of the strategy ``owner``.
+
+    Raises:
+        RunError: it was restored, and filled from other tasks.
+    """
+    try:
+        buffer.attach((*stage.earlier, stage.task))
+    except RunError as error:
+        raise RunError(f"{owner}, before stage {stage.index}: {error}") from None
+
+
+def is_count(value: Any) -> bool:
+    """Whether a setting is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def drawn(rows: Sequence[Row], size: int | None, generator: torch.Generator) -> list[Row]:
+    """``size`` of the rows, none twice, or all of them in their order where there are no more."""
+    if size is None or size >= len(rows):
+        return list(rows)
+    return [rows[number] for number in torch.randperm(len(rows), generator=generator)[:size].tolist()]
+
+
+def memory_gradient(learner: Learner, rows: Sequence[Row]) -> torch.Tensor:
+    """The gradient of the mean loss per answer token on rows, in the order of ``trained(learner)``.
+
+    The model is in evaluation mode, so that nothing is drawn; mixed precision is off, so that nothing needs a scaler;
+    auxiliary losses of adapters stay out; and the parameters' own ``grad`` is left alone. Rows are read as many at a
+    time as in training.
+
+    Args:
+        learner: whose trained weights.
+        rows: at least one.
+
+    Returns:
+        (P,), in float32 or wider; 0 where a parameter takes no part.
+    """
+    parameters = list(trained(learner).values())
+    size = learner.settings.batch_size
+    batches = [learner.batch_of(rows[start : start + size]) for start in range(0, len(rows), size)]
+    tokens = sum(answer_weight(batch) for batch in batches)
+    total: torch.Tensor | None = None
+    with teacher(learner, {}), torch.enable_grad(), torch.autocast(learner.device.type, enabled=False):
+        for batch in batches:
+            loss = learner.answer_losses(batch).sum() / tokens
+            part = _flat(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
+            total = part if total is None else total.add_(part)
+    return total
+
+
+def flat_gradient(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """The gradients of parameters as one vector (P,), in float32 or wider; 0 where there is none."""
+    return _flat([parameter.grad for parameter in parameters], parameters)
+
+
+def write_gradient(parameters: Sequence[nn.Parameter], gradient: torch.Tensor) -> None:
+    """Give parameters the gradients of a vector (P,); one without a gradient stays so where its part is 0."""
+    parts = gradient.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.copy_(part.view_as(parameter))
+        elif part.any():
+            parameter.grad = part.view_as(parameter).to(parameter.dtype, copy=True)
+
+
+def _flat(gradients: Sequence[torch.Tensor | None], parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    kind = torch.promote_types(torch.float32, parameters[0].dtype)
+    return torch.cat(
+        [
+            torch.zeros(parameter.numel(), dtype=kind, device=parameter.device)
+            if one is None
+            else one.flatten().to(kind)
+            for one, parameter in zip(gradients, parameters, strict=True)
+        ]
+    )

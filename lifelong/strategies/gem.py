@@ -1,0 +1,116 @@
+"""Gradient episodic memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+from lifelong.errors import ConfigError
+from lifelong.strategies.episodes import Projection
+from lifelong.strategies.traits import Traits
+
+if TYPE_CHECKING:
+    from lifelong.learner import Learner
+
+
+class GEM(Projection):
+    """Never step against the gradient of any earlier task (Lopez-Paz and Ranzato, "Gradient episodic memory for
+    continual learning", NeurIPS 2017, https://arxiv.org/abs/1706.08840).
+
+    Each step computes the gradient of the loss on the memory of every earlier task. Where the step's own gradient g has
+    a negative inner product with any of them, the rows of G, it becomes the nearest that has none (equations 8 to 12):
+
+        G^T v + g,  v = argmin_{v >= margin} 1/2 v^T G G^T v + g^T G^T v
+
+    What an optimiser with moments makes of that gradient may still point elsewhere, in the paper as here.
+
+    Args:
+        rows_per_task: rows kept of each task, a uniform sample.
+        batch_size: rows of each task drawn at a step; ``None`` (as in the paper) takes all that are kept.
+        margin: at least 0; more favours earlier tasks beyond what the constraints ask. A bound of v as in the authors'
+            code, where the paper adds it to the solution.
+        name: see ``Strategy``.
+
+    The margin is the authors' usual "memory strength" of .5; the number of rows is ours.
+
+    The gradients of the memory are taken without dropout and in full precision, and auxiliary losses of mixtures have
+    no part in them. Cost: the kept rows; with T earlier tasks a step takes T forward and backward passes more, and
+    T x P floats of memory for P trainable parameters, both of which grow with the stream: A-GEM does without.
+    """
+
+    traits = Traits(
+        boundary=True,
+        stores_data="a sample of the rows of each task",
+        kept="24 * R + 6500 * S",
+        grows=True,
+        several_devices=True,
+        step="a further forward and backward pass on the memory of each earlier task",
+    )
+    conflicts = {
+        "Joint": "a joint run has no earlier tasks to remember",
+        "AGEM": "both project the gradient, and the second undoes what the first has made sure of",
+        "GEM": "the second projection undoes what the first has made sure of",
+    }
+
+    def __init__(
+        self,
+        rows_per_task: int = 32,
+        batch_size: int | None = None,
+        margin: float = 0.5,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(rows_per_task, batch_size, name)
+        if not (isinstance(margin, int | float) and not isinstance(margin, bool) and 0 <= margin < float("inf")):
+            raise ConfigError(f"GEM: margin must be a finite number of at least 0, got {margin!r}")
+        self.margin = margin
+
+    def projected(self, learner: Learner, gradient: torch.Tensor) -> torch.Tensor:
+        references = torch.stack([self.drawn_gradient(learner, rows) for rows in self.episodes.tasks])
+        return gem_projection(gradient, references, self.margin)
+
+
+def gem_projection(gradient: torch.Tensor, references: torch.Tensor, margin: float = 0.0) -> torch.Tensor:
+    """The vector nearest to a gradient that has no negative inner product with any reference.
+
+    With a margin it is not the nearest, but moved along the references: G^T v + g with v of at least that.
+
+    Args:
+        gradient: g, (P,).
+        references: G, (T, P).
+        margin: lower bound of v, at least 0.
+
+    Returns:
+        (P,); ``gradient`` itself where no inner product is negative.
+    """
+    gram = _gram(torch.cat([gradient[None], references]))
+    products = gram[0, 1:]
+    if not (products < 0).any() or not np.isfinite(gram).all():
+        return gradient
+    weights = torch.from_numpy(_dual(gram[1:, 1:], products, margin))
+    return gradient + weights.to(gradient) @ references
+
+
+def _gram(rows: torch.Tensor) -> np.ndarray:
+    """All inner products of rows (N, P) in float64, a piece at a time: float32 cannot tell rows that are much alike."""
+    pieces = [piece.double() @ piece.double().T for piece in rows.split(2**20, 1)]
+    return sum(pieces).cpu().numpy()
+
+
+def _dual(gram: np.ndarray, products: np.ndarray, margin: float) -> np.ndarray:
+    """argmin_{v >= margin} 1/2 v^T Q v + c^T v for a positive semidefinite Q (T, T) and a c (T,) in its range.
+
+    With v = margin + u / n, n the lengths of the references, it is a problem of non-negative least squares in u: for
+    Q = R^T R and c = R^T d, the R u that is nearest to -d.
+    """
+    lengths = np.sqrt(np.diag(gram))
+    lengths[lengths == 0] = 1.0  # a reference of no length asks for nothing
+    values, vectors = np.linalg.eigh(gram / np.outer(lengths, lengths))
+    seen = values > len(values) * np.finfo(float).eps * values[-1]
+    roots, vectors = np.sqrt(values[seen]), vectors[:, seen]
+    linear = (products + margin * gram.sum(1)) / lengths
+    scale = np.linalg.norm(linear) or 1.0
+    solution, _ = nnls(roots[:, None] * vectors.T, -(vectors.T @ (linear / scale)) / roots)
+    return margin + scale * solution / lengths
