@@ -4,8 +4,8 @@
 
 Each round runs every strategy over the same stream of twenty small tasks, plain fine-tuning first; a step's cost is the
 median of a stage's steps, beside that of the plain run of the same round. Asked: what claims to be online stays flat;
-replay of half of each batch at most 2.2 times, EWC at most 1.15; O-LoRA's penalty at most 1.1 times the same without it,
-which is IncrementalLoRA, at ten stages. Bytes are those of state and further adapters after the last stage.
+replay of half of each batch at most 2.2 times, EWC at most 1.15; O-LoRA's penalty at most 1.1 times the same without
+it, which is IncrementalLoRA, at ten stages. Bytes are those of state and further adapters after the last stage.
 """
 
 from __future__ import annotations
