@@ -122,6 +122,7 @@ class Learner(LightningModule):
         head: a classifier's, over the union of labels; ``None`` for other families.
         stage: the current stage; ``None`` before the first.
         run_step: optimiser steps since the beginning of the run.
+        divisor: of the current step: what the sum of a micro-batch's weighted row losses is divided by; 0-dim.
         losses: of the current stage, one 0-dim tensor per optimiser step: the answers' loss and what strategies made of
             it, without the auxiliary losses of adapters, which are logged by names of their own.
         auxiliary: of the current stage, the sum of each auxiliary loss over its optimiser steps, by name.
@@ -164,6 +165,7 @@ class Learner(LightningModule):
         self.pad_id = padding_id(tokenizer)
         self.stage: Stage | None = None
         self.run_step = 0
+        self.divisor = torch.ones(())
         self.losses: list[torch.Tensor] = []
         self.auxiliary: dict[str, torch.Tensor] = {}
         self._rows: dict[tuple[str, str], EncodedRow] = {}
@@ -254,6 +256,7 @@ class Learner(LightningModule):
         for strategy in self.strategies:
             batches = [strategy.extend_batch(self, batch) for batch in batches]
         tokens = sum(answer_weight(batch) for batch in batches)
+        self.divisor = tokens / len(batches)
         total = torch.zeros((), device=self.device)
         changes: dict[str, torch.Tensor] = {}
         auxiliary = AuxiliaryLosses(self.model, len(batches), self.trainer.precision_plugin)
@@ -261,7 +264,6 @@ class Learner(LightningModule):
             with auxiliary.around(batch):
                 outputs, batch["targets"] = self.answer_logits(batch)
                 auxiliary.note()
-                batch["divisor"] = tokens / len(batches)
                 loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
                 for strategy in self.strategies:
                     with auxiliary.silenced():

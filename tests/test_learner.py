@@ -261,7 +261,7 @@ def test_strategies_are_told_what_the_losses_of_rows_are_divided_by(llama_folder
 
         def loss(self, learner, batch, outputs, loss):
             rows = row_losses(outputs.logits, batch["targets"]) * batch["weight"]
-            self.pairs.append((loss.item(), (rows.sum() / batch["divisor"]).item()))
+            self.pairs.append((loss.item(), (rows.sum() / learner.divisor).item()))
             return loss
 
     again = Again()

@@ -126,8 +126,8 @@ class Strategy(Callback):
             learner: what is being trained.
             batch: of B rows, as made by ``lifelong.data.collate`` (each with its ``task``, ``id`` and ``source``), with
                 ``targets`` of shape (B, K): the token that each of the K positions of ``outputs.logits`` should
-                predict, ``-100`` where none is asked for, and ``divisor`` (0-dim): what the sum of the rows' losses,
-                each times its ``weight``, is divided by.
+                predict, ``-100`` where none is asked for. The sum of the rows' losses, each times its ``weight``, is
+                divided by ``learner.divisor``.
             outputs: of the model; ``logits`` has the shape (B, K, vocabulary).
             loss: 0-dim; the mean over micro-batches of what is returned here is the loss of the optimiser step.
 

@@ -142,7 +142,7 @@ class SelfDistillation(Strategy):
         places = list(own)
         gold = row_losses(outputs.logits, batch["targets"])[places]
         change = (self._divergences(learner, list(own.values())) - gold) * batch["weight"][places]
-        return loss + self.weight * change.sum() / batch["divisor"]
+        return loss + self.weight * change.sum() / learner.divisor
 
     def on_train_batch_end(
         self, trainer: Trainer, learner: Learner, outputs: Any, batch: list[Batch], batch_idx: int

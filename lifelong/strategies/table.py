@@ -39,7 +39,7 @@ def _row(kind: type[Strategy]) -> list[str]:
     traits: Traits = kind.traits
     return [
         f"`{kind.__name__}`",
-        inspect.getdoc(kind).partition("\n\n")[0].replace("\n", " "),
+        inspect.getdoc(kind).partition("\n\n")[0].replace("\n", " ").replace("|", "\\|"),
         _yes(traits.boundary),
         traits.stores_data,
         f"`{traits.kept}`",

@@ -39,8 +39,8 @@ def met(strategy, learner, stream, replayed=()):
     if replayed:
         batch = learner.extend(batch, replayed, source="Replay", weight=2.0)
     outputs, batch["targets"] = learner.answer_logits(batch)
-    batch["divisor"] = answer_weight(batch)
-    loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() / batch["divisor"]
+    learner.divisor = answer_weight(batch)
+    loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() / learner.divisor
     return batch, outputs, loss
 
 
@@ -140,7 +140,7 @@ def test_the_loss_and_its_gradient_are_those_of_one_row_at_a_time(learner, tiny_
                 "jensen-shannon": ((p * (student - middle)).sum() + (q * (teacher - middle)).sum()) / 2,
             }[kind]
         )
-    expected = total / batch["divisor"]
+    expected = total / learner.divisor
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     for name, one, other in zip(
         names, gradient, torch.autograd.grad(expected, parameters, allow_unused=True), strict=True
@@ -186,7 +186,7 @@ def test_rows_of_other_strategies_keep_their_own_loss(learner, tiny_stream):
     found = strategy.loss(learner, batch, outputs, loss)
     kept = sum(2.0 * learner.answer_losses(learner.batch_of([row])).item() for row in replayed)
     distilled = strategy._divergences(learner, [(tiny_stream[1].name, number) for number in batch["id"][:8]]).sum()
-    assert found.item() == pytest.approx((kept + distilled.item()) / batch["divisor"].item(), rel=1e-4)
+    assert found.item() == pytest.approx((kept + distilled.item()) / learner.divisor.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("folder", ["llama_folder"])
