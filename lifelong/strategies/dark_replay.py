@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,12 +9,12 @@ import torch
 from torch.nn.functional import pad
 
 from lifelong.encoding import IGNORED
-from lifelong.errors import ConfigError, RunError
+from lifelong.errors import RunError
 from lifelong.losses import token_losses
 from lifelong.mixtures import further_pass
 from lifelong.strategies.base import Stage
-from lifelong.strategies.replay import Replay
-from lifelong.strategies.shares import rows_beside
+from lifelong.strategies.checks import check_count, check_number
+from lifelong.strategies.replay import Replay, rows_beside
 from lifelong.strategies.traits import Traits
 from lifelong.strategies.weights import teacher
 
@@ -134,13 +133,10 @@ class DarkReplay(Replay):
         name: str | None = None,
     ) -> None:
         super().__init__(capacity, share, buffer, by, name)
-        for setting, value in (("alpha", alpha), ("beta", beta)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
-                raise ConfigError(f"DarkReplay: {setting} must be a finite number of at least 0, got {value!r}")
-        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
-            raise ConfigError(f"DarkReplay: top_k must be a whole number of at least 1, or None, got {top_k!r}")
         self.alpha, self.beta, self.top_k = alpha, beta, top_k
+        check_number(self, "alpha")
+        check_number(self, "beta")
+        check_count(self, "top_k", optional=True)
         self.logits: dict[tuple[str, str], KeptLogits] = {}
 
     @property

@@ -9,11 +9,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from lifelong.errors import ConfigError, RunError
+from lifelong.errors import RunError
 from lifelong.examples import plain_rows
 from lifelong.losses import answer_weight
 from lifelong.memory import Buffer, ReservoirBuffer
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.checks import check_count
 from lifelong.strategies.weights import teacher, trained
 
 if TYPE_CHECKING:
@@ -74,10 +75,9 @@ class Projection(Strategy):
 
     def __init__(self, rows_per_task: int, batch_size: int | None, name: str | None) -> None:
         super().__init__(name)
-        for setting, value in (("rows_per_task", rows_per_task), ("batch_size", batch_size)):
-            if value is not None and not is_count(value):
-                raise ConfigError(f"{type(self).__name__}: {setting} must be a positive whole number, got {value!r}")
         self.rows_per_task, self.batch_size = rows_per_task, batch_size
+        check_count(self, "rows_per_task")
+        check_count(self, "batch_size", optional=True)
         self.episodes = Episodes(rows_per_task)
         self._draw: torch.Generator | None = None
 
@@ -125,11 +125,6 @@ def attach_tasks(buffer: Buffer, stage: Stage, owner: str) -> None:
         buffer.attach((*stage.earlier, stage.task))
     except RunError as error:
         raise RunError(f"{owner}, before stage {stage.index}: {error}") from None
-
-
-def is_count(value: Any) -> bool:
-    """Whether a setting is a whole number of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def drawn(rows: Sequence[Row], size: int | None, generator: torch.Generator) -> list[Row]:

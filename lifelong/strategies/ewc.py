@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lifelong.errors import ConfigError, suggestion
 from lifelong.strategies.anchor import Anchored
 from lifelong.strategies.base import Stage
-from lifelong.strategies.checks import check_number, check_samples
+from lifelong.strategies.checks import check_count, check_number
 from lifelong.strategies.fisher import KINDS, Kind, answers, choices, differentiated, fisher_diagonal, rows_of
 from lifelong.strategies.traits import Traits
 from lifelong.strategies.weights import trained
@@ -66,8 +66,8 @@ class EWC(Anchored):
                 f"EWC: kind must be one of {', '.join(KINDS)}, got {kind!r}{suggestion(str(kind), KINDS)}"
             )
         self.kind, self.decay, self.samples = kind, decay, samples
-        check_number(self, "decay", most=1)
-        check_samples(self, samples)
+        check_number(self, "decay", "[0, 1]")
+        check_count(self, "samples", optional=True)
 
     def check(self, learner: Learner, stages: Sequence[Stage]) -> None:
         super().check(learner, stages)

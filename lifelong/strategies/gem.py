@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from lifelong.errors import ConfigError
+from lifelong.strategies.checks import check_number
 from lifelong.strategies.episodes import Projection
 from lifelong.strategies.traits import Traits
 
@@ -63,9 +63,8 @@ class GEM(Projection):
         name: str | None = None,
     ) -> None:
         super().__init__(rows_per_task, batch_size, name)
-        if not (isinstance(margin, int | float) and not isinstance(margin, bool) and 0 <= margin < float("inf")):
-            raise ConfigError(f"GEM: margin must be a finite number of at least 0, got {margin!r}")
         self.margin = margin
+        check_number(self, "margin")
 
     def projected(self, learner: Learner, gradient: torch.Tensor) -> torch.Tensor:
         references = torch.stack([self.drawn_gradient(learner, rows) for rows in self.episodes.tasks])

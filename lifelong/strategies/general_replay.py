@@ -16,7 +16,8 @@ from lifelong.errors import ConfigError, RunError
 from lifelong.losses import answer_weight
 from lifelong.registry import UNSAVED_STREAM, resolve_stream
 from lifelong.strategies.base import Stage, Strategy, labelled
-from lifelong.strategies.shares import checked_share, rows_beside
+from lifelong.strategies.checks import check_count, check_number
+from lifelong.strategies.replay import rows_beside
 from lifelong.strategies.traits import Traits
 from lifelong.tasks import Task, TaskStream
 
@@ -62,10 +63,9 @@ class GeneralReplay(Strategy):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.share = checked_share("GeneralReplay", share)
-        if not isinstance(characters, int) or isinstance(characters, bool) or characters < 1:
-            raise ConfigError(f"GeneralReplay: characters must be a whole number of at least 1, got {characters!r}")
-        self.characters = characters
+        self.share, self.characters = share, characters
+        check_number(self, "share", "(0, 1)")
+        check_count(self, "characters")
         self._stream: TaskStream | None = None
         if isinstance(source, Task):
             source = TaskStream(source.name, [source])

@@ -69,7 +69,7 @@ class LwF(Strategy):
         super().__init__(name)
         self.weight, self.temperature = weight, temperature
         check_number(self, "weight")
-        check_number(self, "temperature", positive=True)
+        check_number(self, "temperature", "(0, inf)")
         self._weights: Weights | None = None
         self._labels: list[list[int]] = []  # of a classifier: numbers of the labels that are distilled together
 

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lifelong.errors import ConfigError
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.checks import check_number
 from lifelong.strategies.traits import Traits
 
 if TYPE_CHECKING:
@@ -47,10 +48,8 @@ class MagnitudeMask(Strategy):
 
     def __init__(self, threshold: float = 0.3, name: str | None = None) -> None:
         super().__init__(name)
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-        if not (number and 0 < threshold <= 1):
-            raise ConfigError(f"MagnitudeMask: threshold must be in (0, 1], got {threshold!r}")
         self.threshold = threshold
+        check_number(self, "threshold", "(0, 1]")
         self.sizes: list[OutputSizes] = []
 
     def check(self, learner: Learner, stages: Sequence[Stage]) -> None:

@@ -10,7 +10,7 @@ import torch
 from lifelong.encoding import IGNORED
 from lifelong.strategies.anchor import Anchored
 from lifelong.strategies.base import Stage
-from lifelong.strategies.checks import check_number, check_samples
+from lifelong.strategies.checks import check_count, check_number
 from lifelong.strategies.fisher import answers, differentiated, rows_of
 from lifelong.strategies.gradients import mean_over_samples
 from lifelong.strategies.traits import Traits
@@ -68,8 +68,8 @@ class MAS(Anchored):
     ) -> None:
         super().__init__(strength, name)
         self.decay, self.samples = decay, samples
-        check_number(self, "decay", most=1)
-        check_samples(self, samples)
+        check_number(self, "decay", "[0, 1]")
+        check_count(self, "samples", optional=True)
 
     def after_stage(self, learner: Learner, stage: Stage) -> None:
         rows = rows_of(stage, self.samples, f"{self.state_key}/rows")

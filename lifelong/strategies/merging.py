@@ -9,6 +9,7 @@ import torch
 
 from lifelong.errors import ConfigError, suggestion
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.checks import check_number
 from lifelong.strategies.incremental_lora import OWN
 from lifelong.strategies.ties import Ties
 from lifelong.strategies.traits import Traits
@@ -23,6 +24,7 @@ SETTINGS = {  # by method what it reads, and the default
     "ties": {"scale": 1.0, "density": 0.2},
     "ema": {"decay": 0.99},
 }
+RANGES = {"scale": "[0, inf)", "density": "(0, 1]", "decay": "[0, 1)"}
 STARTS = ("merged", "initial")
 
 
@@ -92,10 +94,11 @@ class ModelMerging(Strategy):
         for setting, value in given.items():
             if value is not None and setting not in SETTINGS[method]:
                 raise ConfigError(f"ModelMerging: {setting} is not read by method {method!r}")
-            if value is not None and not _allowed(setting, value):
-                raise ConfigError(f"ModelMerging: {setting} must be {RANGES[setting]}, got {value!r}")
         self.method, self.start = method, start
         self.scale, self.density, self.decay = scale, density, decay
+        for setting, within in RANGES.items():
+            if given[setting] is not None:
+                check_number(self, setting, within)
         self._set = SETTINGS[method] | {setting: value for setting, value in given.items() if value is not None}
         self.stages = 0
         self.initial: Weights = {}
@@ -154,15 +157,6 @@ class ModelMerging(Strategy):
         self.initial, self.merged = dict(state_dict["initial"]), dict(state_dict["merged"])
         if self.ties:
             self.ties.load_state_dict(state_dict["ties"])
-
-
-RANGES = {"scale": "a number of at least 0", "density": "in (0, 1]", "decay": "in [0, 1)"}
-
-
-def _allowed(setting: str, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return {"scale": 0 <= value < float("inf"), "density": 0 < value <= 1, "decay": 0 <= value < 1}[setting]
 
 
 def copied(learner: Learner) -> Weights:

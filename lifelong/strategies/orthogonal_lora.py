@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lifelong.adapter_folder import DEFAULT
-from lifelong.errors import ConfigError
 from lifelong.strategies.base import Stage
+from lifelong.strategies.checks import check_number
 from lifelong.strategies.incremental_lora import EARLIER, IncrementalLoRA
 from lifelong.strategies.lora_layers import lora_layers
 from lifelong.strategies.traits import Traits
@@ -49,11 +48,9 @@ class OrthogonalLoRA(IncrementalLoRA):
 
     def __init__(self, lambda1: float = 0.5, lambda2: float = 0.0, name: str | None = None) -> None:
         super().__init__(name)
-        for setting, value in (("lambda1", lambda1), ("lambda2", lambda2)):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and value >= 0):
-                raise ConfigError(f"OrthogonalLoRA: {setting} must be a finite number of at least 0, got {value!r}")
         self.lambda1, self.lambda2 = lambda1, lambda2
+        check_number(self, "lambda1")
+        check_number(self, "lambda2")
         self._pairs: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
         self._weights: list[list[torch.Tensor]] = []
 

@@ -13,8 +13,8 @@ from lifelong.errors import ConfigError, suggestion
 from lifelong.examples import plain_rows
 from lifelong.memory import BalancedBuffer, Buffer, GroupedBuffer, ReservoirBuffer, RingBuffer
 from lifelong.strategies.base import Stage, Strategy
+from lifelong.strategies.checks import check_number
 from lifelong.strategies.episodes import attach_tasks
-from lifelong.strategies.shares import checked_share, rows_beside
 from lifelong.strategies.traits import Traits
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Replay(Strategy):
             raise ConfigError(f"{kind}: by: a reservoir has no groups; use buffer='balanced' or 'ring'")
         if by not in (None, *GroupedBuffer.GROUPINGS):
             raise ConfigError(f"{kind}: by: unknown {by!r}{suggestion(str(by), GroupedBuffer.GROUPINGS)}")
-        self.capacity, self.share, self.buffer, self.by = capacity, checked_share(kind, share), buffer, by
+        self.capacity, self.share, self.buffer, self.by = capacity, share, buffer, by
+        check_number(self, "share", "(0, 1)")
         self.buffers: dict[str, Buffer] = {}
         self._draw: torch.Generator | None = None
 
@@ -153,3 +154,8 @@ class Replay(Strategy):
     def _empty(self, capacity: int, generator: torch.Generator) -> Buffer:
         options = {} if self.buffer == "reservoir" else {"by": self.by or "task"}
         return BUFFERS[self.buffer](capacity, generator, **options)
+
+
+def rows_beside(rows: int, share: float) -> int:
+    """How many rows beside so many others make up this share of all; at least one."""
+    return max(1, round(rows * share / (1 - share)))

@@ -15,7 +15,7 @@ from lifelong.generation import Sampling, generate_tokens
 from lifelong.losses import row_losses
 from lifelong.mixtures import further_pass
 from lifelong.strategies.base import Stage, Strategy
-from lifelong.strategies.episodes import is_count
+from lifelong.strategies.checks import check_count, check_number
 from lifelong.strategies.traits import Traits
 from lifelong.strategies.weights import Weights, teacher, trained
 
@@ -85,18 +85,14 @@ class SelfDistillation(Strategy):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        for setting, value in (("ema", ema), ("weight", weight)):
-            if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
-                raise ConfigError(f"SelfDistillation: {setting} must lie in [0, 1], got {value!r}")
+        self.ema, self.divergence, self.max_new_tokens, self.weight = ema, divergence, max_new_tokens, weight
+        check_number(self, "ema", "[0, 1]")
+        check_number(self, "weight", "[0, 1]")
+        check_count(self, "max_new_tokens", optional=True)
         if divergence not in DIVERGENCES:
             raise ConfigError(
                 f"SelfDistillation: divergence, there is no {divergence!r}{suggestion(str(divergence), DIVERGENCES)}"
             )
-        if max_new_tokens is not None and not is_count(max_new_tokens):
-            raise ConfigError(
-                f"SelfDistillation: max_new_tokens must be a positive whole number, got {max_new_tokens!r}"
-            )
-        self.ema, self.divergence, self.max_new_tokens, self.weight = ema, divergence, max_new_tokens, weight
         self.average: Weights = {}
         self._stage: Stage | None = None
         self._numbers: dict[tuple[str, str], int] = {}

@@ -15,8 +15,9 @@ from lifelong.errors import ConfigError, DataError
 from lifelong.generation import Sampling, answer_text, generate, generate_tokens
 from lifelong.metrics.answers import exact_match, normalize_answer
 from lifelong.strategies.base import Stage, Strategy
-from lifelong.strategies.episodes import Episodes, Row, is_count
-from lifelong.strategies.shares import checked_share, rows_beside
+from lifelong.strategies.checks import check_count, check_number
+from lifelong.strategies.episodes import Episodes, Row
+from lifelong.strategies.replay import rows_beside
 from lifelong.strategies.traits import Traits
 from lifelong.strategies.weights import teacher
 
@@ -89,18 +90,14 @@ class SelfSynthesizedReplay(Strategy):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        for setting, value in (("demonstrations", demonstrations), ("shown", shown), ("rows", rows)):
-            if not is_count(value):
-                raise ConfigError(f"SelfSynthesizedReplay: {setting} must be a positive whole number, got {value!r}")
-        if not 0 < temperature < float("inf"):
-            raise ConfigError(f"SelfSynthesizedReplay: temperature must be above 0, got {temperature!r}")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"SelfSynthesizedReplay: top_p must lie in (0, 1], got {top_p!r}")
         if writer not in WRITERS:
             raise ConfigError(f"SelfSynthesizedReplay: writer must be one of {', '.join(WRITERS)}, got {writer!r}")
-        self.demonstrations, self.shown, self.rows = demonstrations, shown, rows
-        self.share = checked_share("SelfSynthesizedReplay", share)
+        self.demonstrations, self.shown, self.rows, self.share = demonstrations, shown, rows, share
         self.temperature, self.top_p, self.refine, self.writer = temperature, top_p, refine, writer
+        for setting in ("demonstrations", "shown", "rows"):
+            check_count(self, setting)
+        for setting, within in {"share": "(0, 1)", "temperature": "(0, inf)", "top_p": "(0, 1]"}.items():
+            check_number(self, setting, within)
         self.episodes = Episodes(demonstrations)
         self.written: list[Row] = []
         self.counts: Counter[str] = Counter()

@@ -87,7 +87,7 @@ class SynapticIntelligence(Anchored):
     def __init__(self, strength: float = 10.0, damping: float = 0.001, name: str | None = None) -> None:
         super().__init__(strength, name)
         self.damping = damping
-        check_number(self, "damping", positive=True)
+        check_number(self, "damping", "(0, inf)")
         self._integral: PathIntegral | None = None
 
     def before_stage(self, learner: Learner, stage: Stage) -> None:
