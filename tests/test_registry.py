@@ -277,7 +277,7 @@ def test_a_thing_of_another_kind_is_refused(specification):
 def test_a_setting_that_the_class_refuses_keeps_its_own_words():
     specification = {"class_path": "Replay", "init_args": {"share": 1.5}}
     message = refusal(build, specification, "strategies.0", STRATEGIES)
-    assert "share must lie between 0 and 1, got 1.5" in message
+    assert "share must be a number in (0, 1), got 1.5" in message
 
 
 def test_an_adapter_is_built_with_peft_itself():

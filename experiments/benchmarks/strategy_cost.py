@@ -99,17 +99,13 @@ def measure(ways: dict[str, Callable[[], st.Strategy]], adapter: LoraConfig | No
                 steps, made = run(make, adapter, Path(name) / f"{number}-{way}")
                 if number:  # the first round warms up
                     seconds[way].append(steps)
-                costs = made.costs[-1]
-                kept[way] = (
-                    costs["strategy_bytes"],
-                    make().traits.bytes_kept(parameters=costs["trainable_parameters"], stages=STAGES),
-                )
-    print(
-        "| strategy | "
-        + " | ".join(f"stage {stage}" for stage in LOOKED_AT)
-        + " | growth | bytes kept | formula | asked |"
-    )
-    print("|---" * (len(LOOKED_AT) + 5) + "|")
+                costs, folder = made.costs[-1], made.folder.stage(STAGES)
+                adapters = sum(file.stat().st_size for file in folder.glob("adapter/*/*.safetensors"))
+                said = make().traits.bytes_kept(parameters=costs["trainable_parameters"], stages=STAGES)
+                kept[way] = costs["strategy_bytes"] + adapters, said
+    columns = ["strategy", *(f"stage {stage}" for stage in LOOKED_AT), "growth", "bytes kept", "formula", "asked"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for way, rounds_of_it in seconds.items():
         pairs = list(zip(rounds_of_it, seconds["Naive"], strict=True))
         ratios = [statistics.median(one[stage] / plain[stage] for one, plain in pairs) for stage in LOOKED_AT]
