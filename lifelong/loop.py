@@ -239,7 +239,7 @@ class Loop:
             learner.head.load_state(load_file(path / "head.safetensors"))
         for strategy in self.strategies:
             file = path / "strategies" / f"{strategy.state_key}.pt"
-            strategy.load_state_dict(torch.load(file, weights_only=True))
+            strategy.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         learner.run_step = json.loads((path / "position.json").read_text())["run_step"]
 
 

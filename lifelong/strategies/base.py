@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -88,6 +89,10 @@ class Strategy(Callback):
     traits: ClassVar[Traits] = Traits()
 
     def __init__(self, name: str | None = None) -> None:
+        if name is not None and not (isinstance(name, str) and re.fullmatch(r"[\w .%+-]+", name)):
+            raise ConfigError(
+                f"{type(self).__name__}: name: becomes a file's, of letters, digits and .%+-, got {name!r}"
+            )
         self.name = name
 
     @property

@@ -36,8 +36,8 @@ class Episodes:
 
     @property
     def tasks(self) -> list[Sequence[Row]]:
-        """The rows of each stage, oldest first."""
-        return [buffer.rows for buffer in self.buffers.values()]
+        """The rows of each stage, oldest first; each is read when more than its task and id is asked of it."""
+        return [buffer.peek(range(len(buffer))) for buffer in self.buffers.values()]
 
     @property
     def rows(self) -> list[Row]:

@@ -48,8 +48,8 @@ class ModelMerging(Strategy):
     the whole W_k, and the sum of task arithmetic of what the stage changed.
 
     All trained weights are merged one by one, those of a classifier's head too: of a LoRA A and B each for itself,
-    which is not the merging of their products. Strategies that are listed behind this one see the merged weights after
-    a stage.
+    which is not the merging of their products. Strategies that remember weights (SynapticIntelligence, EWC, LwF, ...)
+    are to be listed behind this one: they then see the weights that a stage begins with, and the merged ones after it.
 
     Args:
         method: see above.
@@ -84,7 +84,7 @@ class ModelMerging(Strategy):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if method not in SETTINGS:
+        if method not in tuple(SETTINGS):  # a tuple, since what is given may have no hash
             raise ConfigError(f"ModelMerging: method: unknown {method!r}{suggestion(str(method), SETTINGS)}")
         if start not in STARTS:
             raise ConfigError(f"ModelMerging: start: unknown {start!r}{suggestion(str(start), STARTS)}")

@@ -76,6 +76,11 @@ class SelfDistillation(Strategy):
         step="several times as long: an answer is generated to each row, and read by student and teacher",
     )
 
+    conflicts = dict.fromkeys(
+        ("IncrementalLoRA", "OrthogonalLoRA", "SLAO"),
+        "its teacher is an average of trained weights over the stages, and there each stage begins with others",
+    )
+
     def __init__(
         self,
         ema: float = 0.99,

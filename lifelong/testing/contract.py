@@ -27,7 +27,8 @@ from lifelong.testing.toys import labelled_stream, toy_model, toy_stream
 Make = Callable[[], Strategy]
 STAGES = 3
 HOOKS = (
-    "check", "before_stage", "extend_batch", "loss", "on_before_optimizer_step", "on_train_batch_end", "after_stage",
+    "plan", "check", "before_stage", "on_train_batch_start", "extend_batch", "loss", "on_before_optimizer_step",
+    "on_train_batch_end", "after_stage", "state_dict",
 )  # fmt: skip
 
 

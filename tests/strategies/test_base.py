@@ -87,3 +87,9 @@ def test_a_users_strategy_needs_nothing_but_the_hooks_it_uses():
     (mine,) = prepare([Mine()])
     assert mine.state_key == "Mine"
     assert mine.loss(None, {}, None, torch.tensor(2.0)) == 4
+
+
+@pytest.mark.parametrize("name", ["a/b", "", ["x"], 3])
+def test_a_name_that_no_file_could_have_is_refused(name):
+    with pytest.raises(ConfigError, match="Replay: name: "):
+        Replay(name=name)

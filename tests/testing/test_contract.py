@@ -60,6 +60,11 @@ class DrawsGlobally(Scales):
         torch.rand(1)
 
 
+class DrawsBeforeSteps(Scales):
+    def on_train_batch_start(self, trainer, learner, batch, batch_idx):
+        torch.rand(1)
+
+
 class KeepsMore(Scales):
     traits = Traits(adapters=("LoRA",), kept="0")
 
@@ -87,6 +92,7 @@ def test_a_strategy_that_keeps_it_in_everything_passes():
         (Forgets, "interrupted, resumed.*after stage 3 the weights"),
         (CountsPreparations, "after stage [123] the weights"),
         (DrawsGlobally, "DrawsGlobally.after_stage draws from the global random state of torch"),
+        (DrawsBeforeSteps, "DrawsBeforeSteps.on_train_batch_start draws"),
         (KeepsMore, "keeps tensors of 6000 bytes, and traits.kept says 0"),
         (LosesItsSettings, "its configuration gives"),
         (HasNoZero, "HasNoZero at zero strength"),
