@@ -4,9 +4,12 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch.nn.functional import log_softmax
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from lifelong.families import causal
+from lifelong.families import choices as choices_of_causal
+from lifelong.families.choice_attention import UnknownAttentionError
 from lifelong.generation import Sampling, by_length, choice_log_likelihoods, generate, generate_tokens
+from lifelong.learner import Learner
 
 MODELS = pytest.mark.parametrize("model", ["llama_folder", "gpt2_folder", "nano"])
 QUESTIONS = [
@@ -152,18 +155,20 @@ def choices_for(learner) -> list[list[list[int]]]:
     return [tokens, [one], tokens[::-1], [one, tokens[2]], [tokens[1], tokens[3]], [one, one], tokens[2:3]]
 
 
-WAYS = pytest.mark.parametrize("packed", [True, False], ids=["packed", "apart"])
+WAYS = pytest.mark.parametrize("one_row", [True, False], ids=["one row", "cache"])
 
 
-@MODELS
-@WAYS
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-@torch.no_grad()
-def test_choices_weigh_what_a_full_pass_over_prompt_and_choice_gives(learner, packed, batch_size, monkeypatch):
-    assert causal._takes_masks(learner)
-    monkeypatch.setattr(causal, "_takes_masks", lambda learner: packed)
-    prompts, choices = encoded(learner), choices_for(learner)
-    found = choice_log_likelihoods(learner, prompts, choices, batch_size)
+def use(one_row: bool, monkeypatch) -> None:
+    """Choices are read in the one way, and in no other."""
+    unused = "_from_cache" if one_row else "_in_one_row"
+    monkeypatch.setattr(choices_of_causal, unused, pytest.fail if one_row else refused)
+
+
+def refused(*_):
+    raise UnknownAttentionError
+
+
+def assert_weighed_as_by_hand(learner, prompts, choices, found) -> None:
     assert [len(scores) for scores in found] == [len(some) for some in choices]
     for prompt, some, scores in zip(prompts, choices, found, strict=True):
         expected = [weighed_by_hand(learner, prompt, choice) for choice in some]
@@ -171,17 +176,77 @@ def test_choices_weigh_what_a_full_pass_over_prompt_and_choice_gives(learner, pa
 
 
 @MODELS
+@WAYS
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
 @torch.no_grad()
-def test_choices_of_one_token_each_need_no_second_pass(learner):
-    prompts = encoded(learner)
-    singles = [[[10], [20], [30]] for _ in prompts]
-    calls = []
-    hook = learner.model.register_forward_hook(lambda *_: calls.append(1))
-    found = choice_log_likelihoods(learner, prompts, singles)
-    hook.remove()
-    assert len(calls) == 1
-    for prompt, scores in zip(prompts, found, strict=True):
-        assert scores == pytest.approx([weighed_by_hand(learner, prompt, [n]) for n in (10, 20, 30)], abs=1e-4)
+def test_choices_weigh_what_a_full_pass_over_prompt_and_choice_gives(learner, one_row, batch_size, monkeypatch):
+    use(one_row, monkeypatch)
+    prompts, choices = encoded(learner), choices_for(learner)
+    found = choice_log_likelihoods(learner, prompts, choices, batch_size)
+    assert_weighed_as_by_hand(learner, prompts, choices, found)
+
+
+@MODELS
+@WAYS
+@torch.no_grad()
+def test_prompts_and_choices_of_one_length_weigh_the_same(learner, one_row, monkeypatch):
+    use(one_row, monkeypatch)
+    prompts, choices = [[10, 11, 12, 13], [14, 15, 16, 17]], [[[20, 21], [22, 23]], [[24, 25], [26, 27]]]
+    assert_weighed_as_by_hand(learner, prompts, choices, choice_log_likelihoods(learner, prompts, choices))
+
+
+SIZES = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+# what a model's attention does, and whether its choices are read in one row
+ATTENTIONS = {
+    "qwen3": ({}, True),  # queries and keys are normed
+    "gpt_neox": ({}, True),  # positions turn a part of each head
+    "opt": ({"word_embed_proj_dim": 32, "ffn_dim": 48}, True),  # positions are added
+    "mixtral": ({"num_local_experts": 2}, True),
+    "mistral": ({"sliding_window": 64}, True),  # wider than all that is read
+    "gemma3_text": ({"sliding_window": 8}, False),  # some layers see eight tokens
+    "gemma2": ({}, False),  # scores are capped
+    "llama4_text": ({"attention_chunk_size": 8, "num_local_experts": 2}, False),
+    "bloom": ({"n_layer": 2, "n_head": 4}, False),  # attention is the model's own
+}
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+@torch.no_grad()
+def test_choices_weigh_the_same_whatever_attention_does(kind, make_learner, monkeypatch):
+    further, one_row = ATTENTIONS[kind]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES, **further))
+    for parameter in model.parameters():
+        parameter.mul_(5 if parameter.dim() > 1 else 1)  # attention that is nearly even would hide what it sees
+    learner = Learner(model, make_learner().tokenizer).eval()
+    if one_row:
+        use(one_row, monkeypatch)
+    else:
+        monkeypatch.setattr(choices_of_causal, "_in_one_row", none_came_of(choices_of_causal._in_one_row))
+    prompts = [list(range(10, 10 + length)) for length in (20, 7, 1)]
+    choices = [[[30, 31, 32], [33, 34, 35, 36]], [[37]], [[38], [39], [40, 41, 42, 43, 44, 45, 46, 47, 48]]]
+    assert_weighed_as_by_hand(learner, prompts, choices, choice_log_likelihoods(learner, prompts, choices))
+    assert model.config._attn_implementation in ("sdpa", "eager")
+
+
+def none_came_of(way):
+    """A way of reading that is tried and given up."""
+
+    def run(*args):
+        way(*args)
+        pytest.fail("read in one row")
+
+    return run
 
 
 @MODELS
@@ -195,40 +260,29 @@ def test_a_prompt_is_read_once_whatever_the_number_of_its_choices(learner):
     choice_log_likelihoods(learner, prompts, choices, batch_size=14)
     hook.remove()
     width = max(map(len, prompts))
-    # all choices of a prompt in one row, three prompts at a time; a choice's last token is only predicted
-    assert read == [(7, width), (3, 8), (3, 8), (1, 8)]
+    # all choices of a prompt behind it, three prompts at a time; a choice's last token is only predicted
+    assert read == [(3, width + 8), (3, width + 8), (1, width + 8)]
 
 
+@MODELS
+@WAYS
 @torch.no_grad()
-def test_attention_that_knows_causal_masks_alone_reads_choices_apart(make_learner, monkeypatch):
-    learner = make_learner().eval()
-    prompts, choices = encoded(learner), choices_for(learner)
-    expected = choice_log_likelihoods(learner, prompts, choices)
-    monkeypatch.setattr(learner.model.config, "_attn_implementation_internal", "flash_attention_2")
-    assert not causal._takes_masks(learner)
-    monkeypatch.setattr(causal, "_weigh_packed", lambda *_: pytest.fail("was packed"))
-    monkeypatch.setattr(causal, "_forward", plain_attention(learner, causal._forward))
-    found = choice_log_likelihoods(learner, prompts, choices)
-    for scores, others in zip(found, expected, strict=True):
-        assert scores == pytest.approx(others, rel=1e-5, abs=1e-5)
-
-
-def plain_attention(learner, forward):
-    """The forward pass as the machine at hand can compute it."""
-
-    def run(*args, **kwargs):
-        kind, learner.model.config._attn_implementation_internal = "flash_attention_2", "sdpa"
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            learner.model.config._attn_implementation_internal = kind
-
-    return run
+def test_choices_of_one_token_each_are_read_with_the_prompt(learner, one_row, monkeypatch):
+    use(one_row, monkeypatch)
+    prompts = encoded(learner)
+    singles = [[[10], [20], [30]] for _ in prompts]
+    calls = []
+    hook = learner.model.register_forward_hook(lambda *_: calls.append(1))
+    found = choice_log_likelihoods(learner, prompts, singles)
+    hook.remove()
+    assert len(calls) == 1
+    assert_weighed_as_by_hand(learner, prompts, singles, found)
 
 
 @MODELS
 @torch.no_grad()
-def test_going_on_from_a_cache_leaves_it_as_it_was_for_the_next_batch(learner):
+def test_going_on_from_a_cache_leaves_it_as_it_was_for_the_next_batch(learner, monkeypatch):
+    use(False, monkeypatch)
     prompts, choices = encoded(learner)[:2], [[[5, 6, 7], [8, 9]], [[10, 11], [12, 13, 14]]]
     caches = []
 

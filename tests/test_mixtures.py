@@ -262,7 +262,7 @@ def test_choices_count_without_their_padding_whichever_way_they_are_weighed(make
     said = learner.encoder.continuations([(row, row["question"], choice) for row in rows for choice in row["choices"]])
     wanted = sum(map(len, prompts)) + sum(len(choice) - 1 for choice in said)  # the last token is not read
     assert set(recorded(learner, task, batch_size=16).values()) == {wanted}
-    monkeypatch.setattr("lifelong.families.causal._takes_masks", lambda learner: False)
+    monkeypatch.setattr("lifelong.families.choice_attention._sees_all", lambda *_: False)
     assert set(recorded(learner, task, batch_size=5).values()) == {wanted}
 
 

@@ -19,7 +19,7 @@ from lifelong.generation import choice_log_likelihoods, padded
 from lifelong.learner import Learner
 from lifelong.models import NANO, count_parameters, load_model
 
-PROMPTS, PROMPT, CHOICE, ROUNDS = 16, 96, 24, 5
+PROMPTS, PROMPT, CHOICE, ROUNDS = 16, 96, 24, 9
 
 
 def learners() -> dict[str, Learner]:
