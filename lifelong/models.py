@@ -291,8 +291,8 @@ def check_adapter(adapter: PeftConfig, family: str) -> None:
     """
     if adapter.is_prompt_learning:
         raise ModelError(
-            f"the adapter {type(adapter).__name__} puts virtual tokens before the prompt, which the cache that "
-            "ranks choices cannot go on from; use an adapter of the weights, such as LoRA or IA3"
+            f"the adapter {type(adapter).__name__} puts virtual tokens before the prompt, which ranking "
+            "choices does not count with; use an adapter of the weights, such as LoRA or IA3"
         )
     made_for = adapter.task_type
     if made_for is not None and TaskType(made_for) not in TASK_TYPES[family]:
