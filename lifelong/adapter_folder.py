@@ -1,4 +1,4 @@
-"""All adapters of a model in one folder, as PEFT lays them out, and which of them answer and are trained."""
+"""All adapters of a model in one folder, and which of them answer and are trained."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 
-from lifelong.errors import RunError
+from lifelong.errors import ModelError, RunError
 
 DEFAULT = "default"  # the adapter that a run begins with
-ROLES = "roles.json"  # beside the first adapter
+ROLES = "roles.json"  # in the folder of several
 
 
 def activate(model: PeftModel, active: Sequence[str], trained: Sequence[str]) -> None:
@@ -44,12 +44,52 @@ def add_adapter(model: PeftModel, name: str, config: PeftConfig) -> None:
 
 
 def save_adapters(model: PeftModel, folder: Path) -> None:
-    """Write every adapter: the default one into the folder itself, others into folders of their names."""
+    """Write every adapter: the first of those that answer into the folder itself, others into folders of their names.
+
+    PEFT and transformers load the adapter in the folder itself, and pass the others over. A strategy whose model
+    answers with several puts that first which holds what was learned.
+    """
     model.save_pretrained(folder, save_embedding_layers=False)
     if len(model.peft_config) > 1:
         active, trains = list(model.active_adapters), model.get_model_status().requires_grad
         roles = {"active": active, "trained": [name for name in active if trains[name]]}
         (folder / ROLES).write_text(json.dumps(roles), encoding="utf-8")
+        if active[0] != DEFAULT:  # which PEFT has put there
+            (folder / DEFAULT).mkdir()
+            for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
+                (folder / name).rename(folder / DEFAULT / name)
+                (folder / active[0] / name).rename(folder / name)
+            (folder / active[0]).rmdir()
+
+
+def check_alone(folder: Path) -> None:
+    """Whether the adapter in a folder itself, which is all that PEFT loads of it, answers as all of them do.
+
+    Raises:
+        ModelError: another one is active, and is no LoRA whose B is zero.
+    """
+    for name in (_roles(folder) or {"active": []})["active"][1:]:
+        weights = load_file(_files(folder)[name])
+        B = [weight for key, weight in weights.items() if "lora_B" in key]
+        if not B or any(weight.any() for weight in B):
+            raise ModelError(
+                f"{folder} holds several adapters that answer together, and only the first would be loaded: load them "
+                "with lifelong.adapter_folder.restore_adapters, merge them into the model, and begin with a fresh one"
+            )
+
+
+def added_weights(folder: Path) -> list[Path]:
+    """The files of what ``save_adapters`` has written beside the default adapter; none where there is no folder."""
+    return [file for name, file in _files(folder).items() if name != DEFAULT]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files of weights by the names of the adapters."""
+    files = {file.parent.name: file for file in folder.glob(f"*/{SAFETENSORS_WEIGHTS_NAME}")}
+    if (first := folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        roles = _roles(folder)
+        files[DEFAULT if roles is None else roles["active"][0]] = first
+    return files
 
 
 def restore_adapters(model: PeftModel, folder: Path) -> None:
@@ -63,15 +103,21 @@ def restore_adapters(model: PeftModel, folder: Path) -> None:
         activate(model, [DEFAULT], [DEFAULT])
     for name in others:
         model.delete_adapter(name)
-    _restore(model, folder, DEFAULT)
-    if not (folder / ROLES).is_file():
-        return
-    for path in sorted(file.parent for file in folder.glob(f"*/{SAFETENSORS_WEIGHTS_NAME}")):
-        config = type(model.peft_config[DEFAULT]).from_pretrained(str(path))
+    files = _files(folder)
+    _restore(model, files.pop(DEFAULT).parent, DEFAULT)
+    for name, file in sorted(files.items()):
+        config = type(model.peft_config[DEFAULT]).from_pretrained(str(file.parent))
         config.inference_mode = False  # so it is in a file, always
-        add_adapter(model, path.name, config)
-        _restore(model, path, path.name)
-    activate(model, **json.loads((folder / ROLES).read_text(encoding="utf-8")))
+        add_adapter(model, name, config)
+        _restore(model, file.parent, name)
+    if (roles := _roles(folder)) is not None:
+        activate(model, **roles)
+
+
+def _roles(folder: Path) -> dict[str, list[str]] | None:
+    """Which adapters are active, and of these trained; ``None`` where there is only the default one."""
+    file = folder / ROLES
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _restore(model: PeftModel, folder: Path, name: str) -> None:

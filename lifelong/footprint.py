@@ -148,16 +148,7 @@ def estimate(workload: Workload) -> MemoryEstimate:
     precision = PRECISION_ALIASES.get(str(workload.precision), str(workload.precision))
     if precision not in dry_run.PRECISIONS:
         raise NotEstimable(f"memory cannot be estimated for the precision {precision!r}")
-    architecture = dry_run.Architecture(
-        config=_configuration(workload),
-        family=workload.family,
-        dtype=_dtype(workload.dtype),
-        adapter=trained_adapter(workload.adapter),
-        quantization=quantization.parse(workload.quantization),
-        gradient_checkpointing=workload.gradient_checkpointing,
-        head_labels=workload.head_labels,
-        trust_remote_code=workload.trust_remote_code,
-    )
+    architecture = architecture_of(workload)
     step = dry_run.Step(
         rows=workload.batch_size,
         micro_batches=workload.accumulate,
@@ -186,6 +177,25 @@ def estimate(workload: Workload) -> MemoryEstimate:
         trainable_parameters=found.trainable_parameters,
         total_parameters=found.total_parameters,
         account=found.account,
+    )
+
+
+def architecture_of(workload: Workload) -> dry_run.Architecture:
+    """What a workload trains, without data.
+
+    Raises:
+        ConfigError: a setting is unknown.
+        ModelError: the configuration is missing.
+    """
+    return dry_run.Architecture(
+        config=_configuration(workload),
+        family=workload.family,
+        dtype=_dtype(workload.dtype),
+        adapter=trained_adapter(workload.adapter),
+        quantization=quantization.parse(workload.quantization),
+        gradient_checkpointing=workload.gradient_checkpointing,
+        head_labels=workload.head_labels,
+        trust_remote_code=workload.trust_remote_code,
     )
 
 

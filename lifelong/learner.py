@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from lifelong.classification import Classification, ClassifierHead, pooling_of
 from lifelong.data import Batch, StepSampler, collate, concatenate, padding_id, step_loader
-from lifelong.encoding import EncodedRow
 from lifelong.errors import ConfigError, DivergedError, suggestion
 from lifelong.families import Classifier, make_family
 from lifelong.losses import answer_weight, row_losses
@@ -24,6 +23,7 @@ from lifelong.models import context_length, family_of_model, row_length
 from lifelong.preparation import lengths, prepare
 from lifelong.prompts import PromptTemplate
 from lifelong.randomness import derived_seed
+from lifelong.recent import RecentRows
 from lifelong.strategies.base import Stage, Strategy
 
 TRAIN_BOOKS = ("closed", "gold")
@@ -168,7 +168,7 @@ class Learner(LightningModule):
         self.divisor = torch.ones(())
         self.losses: list[torch.Tensor] = []
         self.auxiliary: dict[str, torch.Tensor] = {}
-        self._rows: dict[tuple[str, str], EncodedRow] = {}
+        self._rows = RecentRows(self.encoder)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.forward_parameters = frozenset(inspect.signature(base.forward).parameters)
 
@@ -185,7 +185,7 @@ class Learner(LightningModule):
 
     def begin_stage(self, stage: Stage) -> DataLoader:
         """Make ``stage`` the current one. Returns the loader of its optimiser steps."""
-        self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, {}
+        self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, RecentRows(self.encoder)
         self.family.begin_stage(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
@@ -215,12 +215,7 @@ class Learner(LightningModule):
             book: as ``train_book``, which is the default.
         """
         book = book or self.train_book
-        encoded = []
-        for row in rows:
-            key = (row["task"], row["id"], book)
-            if key not in self._rows:
-                self._rows[key] = self.encoder.encode(row, book)
-            encoded.append(self._rows[key])
+        encoded = [self._rows.encoded(row, book) for row in rows]
         batch = collate(encoded, self.pad_id, source, weight)
         return {key: value.to(self.device) if torch.is_tensor(value) else value for key, value in batch.items()}
 

@@ -18,9 +18,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from peft import PeftModel
 from rich.markup import escape
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
 
 from lifelong import models
-from lifelong.adapter_folder import restore_adapters, save_adapters
+from lifelong.adapter_folder import added_weights, restore_adapters, save_adapters
 from lifelong.classification import labels_of
 from lifelong.errors import ConfigError
 from lifelong.evaluation import Answers, evaluate_task
@@ -29,7 +30,7 @@ from lifelong.learner import Learner
 from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
 from lifelong.progress import Reporter, StepProgress
-from lifelong.strategies.base import Stage
+from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.traits import adapter_kind, check_fit
 
 if TYPE_CHECKING:
@@ -59,19 +60,7 @@ class Loop:
             quantization=experiment.quantization,
             device_map=device_map,
         )
-        self.learner = Learner(
-            model,
-            tokenizer,
-            experiment.training,
-            self.strategies,
-            experiment.template,
-            experiment.max_length,
-            experiment.train_book,
-            experiment.seed,
-            # a model that turns out to be a classifier's has one head over all labels of the stream
-            labels_of(experiment.tasks) if models.family_of_model(model) == "classifier" else None,
-            experiment.classification,
-        )
+        self.learner = make_learner(experiment, model, tokenizer, self.strategies)
         self.learner.family.check(experiment.tasks)
         adapted = next(iter(model.peft_config.values())) if isinstance(model, PeftModel) else None
         check_fit(self.strategies, adapter_kind(adapted), self.learner.family.name)
@@ -177,7 +166,7 @@ class Loop:
             "evaluate_seconds": round(time.perf_counter() - started, 3),
             "trainable_parameters": trainable,
             "total_parameters": total_parameters,
-            "strategy_bytes": _bytes_below(path / "strategies"),
+            "strategy_bytes": _strategy_bytes(path),
             "peak_memory_bytes": _peak_memory(learner.device),
             "shortened": dict(learner.encoder.counts),
         }
@@ -243,6 +232,28 @@ class Loop:
         learner.run_step = json.loads((path / "position.json").read_text())["run_step"]
 
 
+def make_learner(
+    experiment: Experiment,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    strategies: Sequence[Strategy],
+) -> Learner:
+    """A learner as an experiment wants it, of a model that has been made and strategies of its own."""
+    return Learner(
+        model,
+        tokenizer,
+        experiment.training,
+        strategies,
+        experiment.template,
+        experiment.max_length,
+        experiment.train_book,
+        experiment.seed,
+        # a model that turns out to be a classifier's has one head over all labels of the stream
+        labels_of(experiment.tasks) if models.family_of_model(model) == "classifier" else None,
+        experiment.classification,
+    )
+
+
 def make_trainer(experiment: Experiment, **settings: Any) -> Trainer:
     """A Trainer as an experiment wants it.
 
@@ -276,8 +287,10 @@ def _write_answers(path: Path, stage: int, results: Sequence[Answers]) -> None:
     write_rows(path / "rows.csv", rows)
 
 
-def _bytes_below(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+def _strategy_bytes(stage: Path) -> int:
+    """Of a stage's files: the states of strategies, and the weights of adapters that they have added."""
+    files = [*(stage / "strategies").glob("*"), *added_weights(stage / "adapter")]
+    return sum(file.stat().st_size for file in files)
 
 
 def _peak_memory(device: torch.device) -> int:

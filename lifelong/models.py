@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import CONFIG_NAME as ADAPTER_CONFIG
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -29,7 +30,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
+from transformers.utils import CONFIG_NAME
 
+from lifelong.adapter_folder import check_alone
 from lifelong.errors import ConfigError, ModelError, suggestion
 from lifelong.quantization import Quantization, quantization_config
 from lifelong.randomness import derived_seed
@@ -124,6 +127,10 @@ def read_model(
     if family not in ("auto", *AUTO_CLASSES):
         raise ModelError(f"family: unknown {family!r}{suggestion(family, ('auto', *AUTO_CLASSES))}")
     source, options = _source(name), {"revision": revision, "trust_remote_code": trust_remote_code}
+    if (Path(source) / ADAPTER_CONFIG).is_file() and not (Path(source) / CONFIG_NAME).is_file():
+        raise ModelError(
+            f"model: {name!r} is the folder of an adapter: name it in `adapter`, and in `model` what it was trained on"
+        )
     with _loading(name):
         config = AutoConfig.from_pretrained(source, **options)
     if family == "auto":
@@ -323,6 +330,7 @@ def adapter_config(source: str) -> PeftConfig:
     """The configuration of an adapter in a folder or on the hub, of a method of PEFT or of ``lifelong.adapters``."""
     import lifelong.adapters  # noqa: F401 - from then on PEFT knows its methods
 
+    check_alone(Path(source))
     return PeftConfig.from_pretrained(source)
 
 

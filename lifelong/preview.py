@@ -25,6 +25,7 @@ from lifelong.preparation import lengths, prepare, take
 from lifelong.quantization import quantization_config
 from lifelong.strategies.base import labelled
 from lifelong.strategies.traits import adapter_kind, check_fit
+from lifelong.strategy_preview import Kept, check_strategies, extended_rows, kept
 from lifelong.tasks import Task
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ class Preview:
         no_memory: why it cannot.
         device: where training takes place.
         available: bytes of memory that are free there, where that is known.
-        disk: bytes that the run's folder will hold: weights of all stages, and predictions.
+        disk: bytes that the run's folder will hold: weights of all stages, predictions, and what strategies keep, as
+            far as it is known.
+        kept: of these, by strategy, what it keeps; without those that keep nothing.
         free_disk: bytes that are free where the folder will be.
-        notes: what is odd about the adapter and this stream, in words.
+        notes: what is odd about the adapter and this stream, and what could not be checked, in words.
     """
 
     family: str
@@ -82,6 +85,7 @@ class Preview:
     device: str
     available: int | None
     disk: int
+    kept: dict[str, Kept]
     free_disk: int
     notes: tuple[str, ...]
 
@@ -134,7 +138,7 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         for task in experiment.tasks:
             prepare(family.encoder, labelled(task, task.test), experiment.train_book)
     stages, length, answers = [], 1, 0
-    added = sum(strategy.rows_added(experiment.batch_size) for strategy in experiment.strategies)
+    batch = extended_rows(experiment.strategies, experiment.batch_size)
     for stage in planned:
         family.begin_stage(stage)
         settings = experiment.training.of_task(stage.task.name)
@@ -145,7 +149,8 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         learned, places = _looked_at(rows, sampler)
         length = max(length, int(sizes.max()))
         # replayed rows answer at places of their own
-        answers = places + answers if added and stage.index > 1 else max(places, answers)
+        replays = batch > experiment.batch_size and stage.index > 1
+        answers = places + answers if replays else max(places, answers)
         stages.append(
             StagePreview(
                 stage.task.name,
@@ -158,20 +163,29 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
             )
         )
     device = str(make_trainer(experiment).strategy.root_device)
-    available, batch = available_memory(device), experiment.batch_size + added
+    available = available_memory(device)
+    workload = _workload(
+        experiment,
+        config,
+        family_name,
+        rows=batch,
+        length=length,
+        answer_length=min(answers, length) if family_name == "causal" else answers,
+        labels=len(family.labels) if family_name == "classifier" else 0,
+        device=device,
+    )
+    notes = adapter_notes([] if adapter is None else [adapter], (task.kind for task in experiment.tasks.learned))
+    if thorough:
+        notes = [*notes, *check_strategies(experiment, planned, workload, tokenizer)]
     if not thorough and available is not None and _far_too_much(config, batch, length) < available:
         memory, reason = None, "there is surely enough"
     else:
-        memory, reason = _memory(
-            experiment,
-            config,
-            family_name,
-            rows=batch,
-            length=length,
-            answer_length=min(answers, length) if family_name == "causal" else answers,
-            labels=len(family.labels) if family_name == "classifier" else 0,
-            device=device,
-        )
+        memory, reason = _memory(workload)
+    parameters = memory and memory.trainable_parameters
+    further = kept(
+        experiment.strategies, [stage.rows for stage in stages], [stage.learned for stage in stages], parameters
+    )
+    state = sum(each.bytes or 0 for each in further.values())
     questions, written = _asked(experiment, len(stages))
     folder = Path(experiment.folder or "runs").expanduser().absolute()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -183,9 +197,10 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         reason,
         device,
         available,
-        written + len(stages) * (memory.disk_per_stage if memory else 0),
+        written + state + len(stages) * (memory.disk_per_stage if memory else 0),
+        further,
         shutil.disk_usage(there).free,
-        tuple(adapter_notes([] if adapter is None else [adapter], (task.kind for task in experiment.tasks.learned))),
+        tuple(notes),
     )
 
 
@@ -205,7 +220,7 @@ def _looked_at(rows: Sequence[EncodedRow], sampler: StepSampler) -> tuple[int, i
     return round(learned * len(rows) / seen), places
 
 
-def _memory(
+def _workload(
     experiment: Experiment,
     config: Any,
     family: str,
@@ -214,25 +229,28 @@ def _memory(
     answer_length: int,
     labels: int,
     device: str,
-) -> tuple[MemoryEstimate | None, str | None]:
+) -> Workload:
+    return Workload(
+        config,
+        experiment.adapter,
+        family,
+        batch_size=rows,
+        accumulate=experiment.accumulate,
+        length=length,
+        answer_length=answer_length,
+        optimizer=experiment.optimizer,
+        dtype=experiment.dtype,
+        precision=experiment.trainer.get("precision"),
+        gradient_checkpointing=experiment.gradient_checkpointing,
+        quantization=experiment.quantization,
+        head_labels=labels,
+        device=device,
+        trust_remote_code=experiment.trust_remote_code,
+    )
+
+
+def _memory(workload: Workload) -> tuple[MemoryEstimate | None, str | None]:
     try:
-        workload = Workload(
-            config,
-            experiment.adapter,
-            family,
-            batch_size=rows,
-            accumulate=experiment.accumulate,
-            length=length,
-            answer_length=answer_length,
-            optimizer=experiment.optimizer,
-            dtype=experiment.dtype,
-            precision=experiment.trainer.get("precision"),
-            gradient_checkpointing=experiment.gradient_checkpointing,
-            quantization=experiment.quantization,
-            head_labels=labels,
-            device=device,
-            trust_remote_code=experiment.trust_remote_code,
-        )
         return estimate(workload), None
     except NotEstimable as error:
         return None, str(error)

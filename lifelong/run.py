@@ -203,6 +203,7 @@ class Run:
     def costs(self) -> list[dict[str, Any]]:
         """Per stage, from 0: seconds, steps, parameters, memory, and what was cut or dropped.
 
+        ``strategy_bytes`` are those of the strategies' states in the stage's folder, and of adapters that they added.
         ``auxiliary`` is the mean of each auxiliary loss of a mixture over the stage's optimiser steps, by name, weight
         included, summed over layers.
         """

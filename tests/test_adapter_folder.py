@@ -1,4 +1,4 @@
-"""Several adapters of one model are kept and restored, with their roles, and as PEFT lays them out."""
+"""Several adapters of one model are kept and restored, with their roles, and each as PEFT loads it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
 
-from lifelong.adapter_folder import activate, add_adapter, restore_adapters, save_adapters
+from lifelong.adapter_folder import activate, add_adapter, added_weights, restore_adapters, save_adapters
 from lifelong.adapters import MoralConfig
-from lifelong.errors import RunError
+from lifelong.errors import ModelError, RunError
 from lifelong.models import load_model
 
 TARGETS = ["q_proj", "v_proj"]
@@ -102,8 +103,8 @@ def test_a_second_save_after_a_restore_is_the_first_one(llama_folder, tmp_path):
     save_adapters(other, tmp_path / "two")
     for file in (
         "adapter_model.safetensors",
-        "first/adapter_model.safetensors",
-        "first/adapter_config.json",
+        "adapter_config.json",
+        "default/adapter_model.safetensors",
         "roles.json",
     ):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -112,7 +113,7 @@ def test_a_second_save_after_a_restore_is_the_first_one(llama_folder, tmp_path):
 def test_each_folder_is_an_adapter_that_peft_loads(llama_folder, tmp_path):
     model = with_two(llama_folder)
     save_adapters(model, tmp_path)
-    for name, place in (("default", tmp_path), ("first", tmp_path / "first")):
+    for name, place in (("first", tmp_path), ("default", tmp_path / "default")):
         activate(model, [name], [name])
         base = fresh(llama_folder).unload()
         assert torch.equal(answer(PeftModel.from_pretrained(base, place)), answer(model))
@@ -148,7 +149,29 @@ def test_a_mixture_beside_another_is_restored(llama_folder, tmp_path):
 
 def test_a_folder_that_lacks_weights_is_refused(llama_folder, tmp_path):
     save_adapters(with_two(llama_folder), tmp_path)
-    save_adapters(fresh(llama_folder, LoraConfig(r=3, target_modules=["q_proj"])), tmp_path / "less")
-    shutil.copy(tmp_path / "less" / "adapter_model.safetensors", tmp_path / "first")
-    with pytest.raises(RunError, match="first lacks weights"):
+    save_adapters(fresh(llama_folder, LoraConfig(r=2, target_modules=["q_proj"])), tmp_path / "less")
+    shutil.copy(tmp_path / "less" / "adapter_model.safetensors", tmp_path / "default")
+    with pytest.raises(RunError, match="default lacks weights"):
         restore_adapters(fresh(llama_folder), tmp_path)
+
+
+def test_weights_beside_the_default_adapter_are_what_was_added(llama_folder, tmp_path):
+    save_adapters(fresh(llama_folder), tmp_path / "one")
+    save_adapters(with_two(llama_folder), tmp_path / "two")
+    assert added_weights(tmp_path / "one") == added_weights(tmp_path / "none") == []
+    (added,) = added_weights(tmp_path / "two")
+    assert {len(weight) for name, weight in load_file(added).items() if "lora_A" in name} == {3}
+
+
+def test_adapters_that_answer_together_are_not_taken_for_the_first_of_them(llama_folder, tmp_path):
+    model = with_two(llama_folder)
+    save_adapters(model, tmp_path / "both")
+    with pytest.raises(ModelError, match="several adapters that answer together"):
+        load_model(str(llama_folder), tmp_path / "both")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B.default" in name:
+                parameter.zero_()
+    save_adapters(model, tmp_path / "first")
+    loaded, _ = load_model(str(llama_folder), tmp_path / "first")
+    assert torch.equal(answer(loaded), answer(model))

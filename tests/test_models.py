@@ -436,6 +436,11 @@ def test_a_missing_folder_is_named_without_asking_the_hub(name, monkeypatch):
     assert str(caught.value) == f"there is no model folder {name!r}"
 
 
+def test_the_folder_of_an_adapter_is_no_model_and_says_where_it_belongs(adapter_folder):
+    with pytest.raises(ModelError, match="is the folder of an adapter: name it in `adapter`"):
+        load_model(str(adapter_folder))
+
+
 def test_a_name_that_the_hub_does_not_give_is_named_with_a_way_around():
     with pytest.raises(ModelError, match="model 'nobody/nothing' cannot be loaded") as caught:
         load_model("nobody/nothing")

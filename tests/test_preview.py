@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import ClassVar
 
 import pytest
 from peft import LoraConfig
@@ -16,7 +18,19 @@ from lifelong.errors import ConfigError, DataError, ModelError
 from lifelong.evaluation import Evaluation
 from lifelong.footprint import NotEstimable
 from lifelong.models import load_model
-from lifelong.strategies import Cumulative, Replay
+from lifelong.strategies import (
+    AGEM,
+    EWC,
+    SLAO,
+    Cumulative,
+    DarkReplay,
+    GeneralReplay,
+    IncrementalLoRA,
+    LwF,
+    Replay,
+    SelfSynthesizedReplay,
+    Strategy,
+)
 
 QUANTISES = pytest.mark.skipif(not is_bitsandbytes_available(), reason="quantised weights need bitsandbytes")
 
@@ -66,6 +80,45 @@ def test_the_disk_is_what_the_stages_take(adapter, experiment):
     assert expected == pytest.approx(taken, rel=0.4)
 
 
+@pytest.mark.parametrize(
+    ("some", "adapter", "within"),
+    [
+        (lambda: [EWC()], None, 0.05),
+        (lambda: [Replay(0.5)], None, 0.3),
+        (lambda: [DarkReplay(capacity=0.5)], None, 0.3),
+        (lambda: [IncrementalLoRA()], LoraConfig(r=16, target_modules="all-linear"), 0.1),
+        (lambda: [EWC(), Replay(0.5)], LoraConfig(r=16, target_modules="all-linear"), 0.1),
+    ],
+    ids=["ewc", "replay", "dark", "incremental", "two"],
+)
+def test_what_strategies_keep_is_part_of_the_disk(some, adapter, within, experiment):
+    settings = {"adapter": adapter, "epochs": 1, "evaluate": Evaluation(tasks="seen", probes=False, max_new_tokens=1)}
+    one, without = experiment(strategies=some(), **settings), experiment(**settings)
+    expected = one.preview()
+    state = sum(kept.bytes for kept in expected.kept.values())
+    assert expected.disk - without.preview().disk == state
+    assert state == pytest.approx(sum(cost["strategy_bytes"] for cost in one.run(quiet=True).costs), rel=within)
+
+
+def test_it_is_said_how_sure_that_is(experiment):
+    lora = LoraConfig(r=2, target_modules="all-linear")
+    found = experiment(strategies=[IncrementalLoRA(), Replay(), AGEM(), LwF()], adapter=lora).preview().kept
+    assert set(found) == {"IncrementalLoRA", "Replay", "AGEM"}
+    assert re.fullmatch(r"at most \d+ MB", str(found["IncrementalLoRA"]))
+    assert re.fullmatch(r"about \d+ MB", str(found["Replay"]))
+    assert re.fullmatch(r"at most \d+ MB", str(found["AGEM"]))  # of how many rows it does not say
+
+
+def test_what_strategies_keep_of_weights_that_cannot_be_counted_is_said_to_be_left_out(experiment, monkeypatch):
+    def refuse(workload):
+        raise NotEstimable("an exotic operation")
+
+    monkeypatch.setattr(preview, "estimate", refuse)
+    plain, found = experiment().preview(), experiment(strategies=[EWC()]).preview()
+    assert found.disk == plain.disk
+    assert str(found.kept["EWC"]) == "8 * P bytes a stage, which are not counted"
+
+
 def test_nothing_is_written_by_looking(experiment, tmp_path):
     experiment().preview()
     assert not (tmp_path / "run").exists()
@@ -75,6 +128,32 @@ def test_rows_that_a_strategy_adds_are_part_of_the_batch(experiment):
     plain, replayed = (experiment(strategies=some).preview().memory for some in ([], [Replay(share=0.75)]))
     assert (plain.workload.batch_size, replayed.workload.batch_size) == (4, 16)
     assert replayed.activations > 2 * plain.activations
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        lambda: [Replay(1.0, 0.5), Replay(1.0, 0.5)],
+        lambda: [Replay(1.0, 0.25), DarkReplay(capacity=1.0, share=0.4), Replay(1.0, 0.7)],
+        lambda: [GeneralReplay(Task.from_pairs("g", [("a?", "b")]), 0.3), Replay(1.0, 0.5)],
+    ],
+    ids=["two", "three", "general"],
+)
+def test_rows_that_a_second_strategy_adds_beside_those_of_the_first_are_counted(some, experiment):
+    one = experiment(strategies=[*some(), BatchSize()], epochs=1)
+    BatchSize.largest = 0
+    one.run(quiet=True)
+    assert one.preview().memory.workload.batch_size == BatchSize.largest > 8
+
+
+class BatchSize(Strategy):
+    """Sees the rows of batches when all other strategies have added theirs."""
+
+    largest = 0
+
+    def loss(self, learner, batch, outputs, loss):
+        BatchSize.largest = max(BatchSize.largest, len(outputs.logits))
+        return loss
 
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_measured(experiment, tmp_path, monkeypatch):
@@ -145,6 +224,85 @@ def test_an_adapter_that_does_not_fit_is_found_out(experiment):
         experiment(adapter=LoraConfig(task_type="SEQ_2_SEQ_LM")).preview()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategies": [Replay(2, buffer="ring")]},
+        {"strategies": [EWC(kind="exact")]},
+        {"strategies": [SelfSynthesizedReplay(writer="base")]},
+        {"strategies": [IncrementalLoRA()], "adapter": LoraConfig(bias="all", target_modules=["q_proj"])},
+        {
+            "strategies": [IncrementalLoRA()],
+            "adapter": LoraConfig(init_lora_weights="olora", target_modules=["q_proj"]),
+        },
+        {"strategies": [SLAO()], "adapter": LoraConfig(r=40, target_modules=["q_proj"])},
+    ],
+    ids=["replay", "ewc", "synthesized", "bias", "init", "slao"],
+)
+def test_strategies_that_will_be_refused_are_refused_in_the_same_words(settings, experiment):
+    messages = []
+    for begin in ("preview", "run"):
+        with pytest.raises(ConfigError) as caught:
+            getattr(experiment(**settings), begin)()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+@pytest.mark.parametrize("adapter", [None, LoraConfig(r=2, target_modules="all-linear")], ids=["none", "lora"])
+def test_strategies_are_asked_about_the_learner_that_the_run_has(
+    family, adapter, experiment, labelled_stream, tiny_stream, request
+):
+    stream = labelled_stream if family == "bert" else tiny_stream
+    model = str(request.getfixturevalue(f"{family}_folder"))
+    one = experiment(strategies=[Asked()], stream=stream, model=model, adapter=adapter)
+    Asked.seen = []
+    one.preview()
+    with pytest.raises(ConfigError, match="asked twice"):
+        one.run(quiet=True)
+    first, second = Asked.seen
+    assert first == second
+
+
+class Asked(Strategy):
+    """Remembers what it is asked about, and refuses when it has been asked twice."""
+
+    seen: ClassVar[list] = []
+
+    def check(self, learner, stages):
+        shapes = {name: (tuple(weight.shape), weight.requires_grad) for name, weight in learner.named_parameters()}
+        limits = (learner.family.name, learner.encoder.max_length, learner.train_book, learner.seed)
+        Asked.seen.append((shapes, limits, [stage.task.name for stage in stages]))
+        if len(Asked.seen) > 1:
+            raise ConfigError("asked twice")
+
+
+def test_a_question_that_only_weights_can_answer_is_left_to_the_run_and_said(experiment):
+    (note,) = experiment(strategies=[Looks()]).preview().notes
+    assert note.startswith("whether Looks can work is seen when the run begins: ")
+    with pytest.raises(ConfigError, match="weights are not zero"):
+        experiment(strategies=[Looks()]).run(quiet=True)
+
+
+class Looks(Strategy):
+    def check(self, learner, stages):
+        if any(weight.any() for weight in learner.parameters()):
+            raise ConfigError("weights are not zero")
+
+
+def test_looking_leaves_strategies_as_they_were(experiment):
+    one = experiment(strategies=[Remembers()])
+    one.preview()
+    assert not one.strategies[0].asked
+
+
+class Remembers(Strategy):
+    asked = False
+
+    def check(self, learner, stages):
+        self.asked = True
+
+
 @pytest.mark.skipif(is_bitsandbytes_available(), reason="bitsandbytes is there")
 def test_quantisation_without_its_package_is_found_out(experiment):
     with pytest.raises(ModelError, match="quantization: needs bitsandbytes"):
@@ -187,6 +345,16 @@ def test_the_command_shows_all_of_it_and_trains_nothing(file, tmp_path, capsys):
     for expected in ("1 elements", "5 units", "in all", "family causal", "memory about", "disk about", "are free"):
         assert expected in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_shows_what_strategies_keep_and_ends_where_one_refuses(file, capsys):
+    text = file.read_text()
+    file.write_text(text + "strategies: [{class_path: EWC}, {class_path: Replay}]\n")
+    assert main(["run", str(file), "--dry-run"]) == 0
+    assert re.search(r"strategies keep: EWC about \d+ MB, Replay about \d+ MB", capsys.readouterr().out)
+    file.write_text(text + "strategies: [{class_path: Replay, init_args: {capacity: 2, buffer: ring}}]\n")
+    assert main(["run", str(file), "--dry-run"]) == 2
+    assert "Replay: capacity: 2 rows are fewer than one for each of the 5 tasks" in capsys.readouterr().err
 
 
 def test_the_command_shows_an_adapter_beside_other_ways_to_train_and_what_is_odd_about_it(file, llama_folder, capsys):

@@ -99,10 +99,9 @@ def measure(ways: dict[str, Callable[[], st.Strategy]], adapter: LoraConfig | No
                 steps, made = run(make, adapter, Path(name) / f"{number}-{way}")
                 if number:  # the first round warms up
                     seconds[way].append(steps)
-                costs, folder = made.costs[-1], made.folder.stage(STAGES)
-                adapters = sum(file.stat().st_size for file in folder.glob("adapter/*/*.safetensors"))
+                costs = made.costs[-1]
                 said = make().traits.bytes_kept(parameters=costs["trainable_parameters"], stages=STAGES)
-                kept[way] = costs["strategy_bytes"] + adapters, said
+                kept[way] = costs["strategy_bytes"], said
     columns = ["strategy", *(f"stage {stage}" for stage in LOOKED_AT), "growth", "bytes kept", "formula", "asked"]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")

@@ -56,6 +56,8 @@ def show_preview(preview: Preview, title: str, console: Console) -> None:
     if preview.available is not None:
         facts.add_row("", f"{gigabytes(preview.available)} are free on {preview.device}")
     facts.add_row("disk", f"about {gigabytes(preview.disk)}; {gigabytes(preview.free_disk)} are free")
+    if preview.kept:
+        facts.add_row("", f"strategies keep: {', '.join(f'{name} {what}' for name, what in preview.kept.items())}")
     console.print(facts)
 
 

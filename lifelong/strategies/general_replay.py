@@ -39,7 +39,8 @@ class GeneralReplay(Strategy):
         source: where the rows are: a stream's training rows, named as ``Experiment`` takes one (``"my_stream.py:f"``,
             or ``class_path`` and ``init_args``); or a file of plain text that ends in ``.txt`` or ``.md``; or a
             ``TaskStream`` or ``Task``, which no file of settings can hold: such a run is gone on with from Python.
-        share: part of each batch that is general, in (0, 1). The rows come on top of the batch.
+        share: part of each batch that is general, in (0, 1). The rows come on top of the batch, and of those that
+            strategies before this one in the list have added.
         characters: into pieces of at most so many characters a text is cut; see ``Task.from_text``.
         name: see ``Strategy``.
 

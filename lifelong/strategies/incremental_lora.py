@@ -35,8 +35,9 @@ class IncrementalLoRA(Strategy):
     After k stages ``h = W x + sum_i s B_i A_i x``, with ``s`` the adapter's scaling. The adapter ``default`` is the one
     that is trained; each stage begins it anew, A drawn as PEFT would and B zero. The adapter ``earlier`` holds those of
     all stages, concatenated to one LoRA of k times the rank and the scaling 1, so that a layer takes two products
-    whatever the number of tasks. It has no dropout, as the frozen layer has none. A stage's folder ``adapter/earlier``
-    is a complete standard LoRA, which ``PeftModel.from_pretrained`` loads; ``adapter`` itself adds nothing to it.
+    whatever the number of tasks. It has no dropout, as the frozen layer has none. A stage's folder ``adapter`` is that
+    one, a complete standard LoRA, which ``PeftModel.from_pretrained`` loads and another run goes on with; the new LoRA,
+    in ``adapter/default``, adds nothing to it.
 
     A classifier's head is one for all tasks, and goes on being trained.
 
@@ -66,7 +67,8 @@ class IncrementalLoRA(Strategy):
                 f"{name}: the adapter's init_lora_weights must be True or 'gaussian', and is {drawn!r}: each stage "
                 "begins a new LoRA that adds nothing"
             )
-        if any(layer.lora_B[DEFAULT].weight.any() for layer in lora_layers(learner.model).values()):
+        new = [layer.lora_B[DEFAULT].weight for layer in lora_layers(learner.model).values()]
+        if any(not weight.is_meta and weight.any() for weight in new):  # values of a dry run are not there
             raise ConfigError(
                 f"{name}: the adapter has been trained already, and each stage begins a new one; merge it into the "
                 "model first, and begin with a fresh LoraConfig"

@@ -37,7 +37,8 @@ class Replay(Strategy):
         capacity: an integer keeps so many rows of all earlier tasks together; a fraction in (0, 1], such as .02, keeps
             this share of each stage's rows, in a buffer of its own.
         share: part of each batch that is replayed, in (0, 1). The rows come on top of the batch: with .5 a step on 16
-            new rows replays 16 old ones, and takes about twice as long.
+            new rows replays 16 old ones, and takes about twice as long. Rows that a strategy before this one in the
+            list has added are rows of the batch too: the last one has its share of what is trained on.
         buffer: which rows are kept: ``"reservoir"`` a uniform sample, ``"balanced"`` as many of each group, a uniform
             sample within it, ``"ring"`` the latest of each group.
         by: what makes a group of a balanced or ring buffer: the ``"task"``, which is the default, or the first
@@ -107,6 +108,12 @@ class Replay(Strategy):
     def rows_added(self, rows: int) -> int:
         return rows_beside(rows, self.share)
 
+    def rows_kept(self, rows: Sequence[int]) -> int:
+        """How many rows are kept after stages of so many rows each, at most: for the estimate of disk."""
+        if isinstance(self.capacity, int):
+            return min(self.capacity, sum(rows))
+        return sum(self._part_of(size) for size in rows)
+
     def before_stage(self, learner: Learner, stage: Stage) -> None:
         self._draw = stage.generator(f"{self.state_key}/draw")
         for buffer in self.buffers.values():
@@ -120,7 +127,7 @@ class Replay(Strategy):
         if isinstance(self.capacity, int):
             key, capacity = "all tasks", self.capacity
         else:
-            key, capacity = f"stage {stage.index}", max(1, round(self.capacity * len(stage.train)))
+            key, capacity = f"stage {stage.index}", self._part_of(len(stage.train))
         if key not in self.buffers:
             self.buffers[key] = self._empty(capacity, stage.generator(f"{self.state_key}/keep"))
         attach_tasks(self.buffers[key], stage, self.state_key)
@@ -150,6 +157,9 @@ class Replay(Strategy):
             which = bisect_right(starts, number) - 1
             rows += buffers[which].peek([number - starts[which]])
         return rows
+
+    def _part_of(self, rows: int) -> int:
+        return max(1, round(self.capacity * rows))
 
     def _empty(self, capacity: int, generator: torch.Generator) -> Buffer:
         options = {} if self.buffer == "reservoir" else {"by": self.by or "task"}

@@ -13,6 +13,7 @@ import torch
 from peft import LoKrConfig, LoraConfig, PeftConfig
 from safetensors.torch import load_file
 
+from lifelong.adapter_folder import added_weights
 from lifelong.adapters import MoralConfig
 from lifelong.describe import plain
 from lifelong.errors import ConfigError
@@ -224,7 +225,7 @@ def _check_kept(run: Run, strategy: Strategy, where: str) -> None:
     (cost, *_), traits = run.costs[-1:], strategy.traits
     wanted = traits.bytes_kept(parameters=cost["trainable_parameters"], stages=STAGES)
     file = run.folder.stage(STAGES) / "strategies" / f"{strategy.state_key}.pt"
-    added = [load_file(path) for path in run.folder.stage(STAGES).glob("adapter/*/*.safetensors")]
+    added = [load_file(path) for path in added_weights(run.folder.stage(STAGES) / "adapter")]
     kept = _tensor_bytes(torch.load(file, weights_only=True)) + _tensor_bytes(added)
     if wanted is None:
         return

@@ -90,7 +90,7 @@ def test_the_earlier_ones_are_one_standard_lora_in_their_folder(
     learner = make_learner(adapter=LoraConfig(**settings))
     after(learner, tiny_stream, 2)
     save_adapters(learner.model, tmp_path)
-    loaded = PeftModel.from_pretrained(load_model(str(llama_folder))[0], tmp_path / "earlier")
+    loaded = PeftModel.from_pretrained(load_model(str(llama_folder))[0], tmp_path)
     assert torch.allclose(answer(loaded), answer(learner.model), atol=1e-5)
     config = loaded.peft_config["default"]
     assert config.r == 2 * learner.model.peft_config["default"].r
@@ -235,6 +235,32 @@ def test_other_families_keep_what_their_loras_compute(make_learner, labelled_str
     assert ("head.weight" in trained(learner)) == (folder == "bert_folder")
 
 
+@pytest.mark.parametrize("load", ["our run", "PEFT"])
+def test_another_run_goes_on_with_all_that_was_learned(make_learner, llama_folder, tiny_stream, tmp_path, load):
+    learner = make_learner(adapter=LoraConfig(**PLAIN))
+    _, parts = after(learner, tiny_stream, 3)
+    save_adapters(learner.model, tmp_path)
+    if load == "PEFT":
+        other = PeftModel.from_pretrained(load_model(str(llama_folder))[0], tmp_path)
+    else:
+        other, _ = load_model(str(llama_folder), tmp_path)
+        assert all(parameter.requires_grad for name, parameter in other.named_parameters() if "lora_" in name)
+    assert torch.allclose(answer(other), by_hand(llama_folder, parts), atol=1e-4)
+    assert not torch.allclose(answer(other), by_hand(llama_folder, parts[:2]), atol=1e-2)
+
+
+def test_a_new_lora_beside_what_an_earlier_run_learned_is_refused(make_learner, llama_folder, tiny_stream, tmp_path):
+    learner = make_learner(adapter=LoraConfig(**PLAIN))
+    after(learner, tiny_stream, 1)
+    save_adapters(learner.model, tmp_path)
+    again = Experiment(
+        tiny_stream, str(llama_folder), adapter=str(tmp_path), strategies=[IncrementalLoRA()], folder=tmp_path / "run"
+    )
+    for begin in (again.preview, again.run):
+        with pytest.raises(ConfigError, match="has been trained already"):
+            begin()
+
+
 def test_a_run_answers_with_all_loras_and_resumes_to_the_bit(tiny_stream, llama_folder, tmp_path):
     def experiment(folder) -> Experiment:
         return Experiment(
@@ -250,10 +276,15 @@ def test_a_run_answers_with_all_loras_and_resumes_to_the_bit(tiny_stream, llama_
 
     run = experiment(tmp_path / "whole").run(quiet=True)
     last = run.folder.stage(2) / "adapter"
-    loaded = PeftModel.from_pretrained(load_model(str(llama_folder))[0], last / "earlier")
+    loaded = PeftModel.from_pretrained(load_model(str(llama_folder))[0], last)
     assert {layer.r["default"] for layer in lora_layers(loaded).values()} == {4}
+    for stage, costs in enumerate(run.costs[1:], start=1):
+        file = run.folder.stage(stage) / "adapter" / "adapter_model.safetensors"
+        state = run.folder.stage(stage) / "strategies" / "IncrementalLoRA.pt"
+        assert costs["strategy_bytes"] == file.stat().st_size + state.stat().st_size
+        assert file.stat().st_size > 4 * stage * costs["trainable_parameters"]
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "stages" / "2")
     again = experiment(tmp_path / "cut").run(quiet=True)
-    for file in ("adapter_model.safetensors", "earlier/adapter_model.safetensors"):
+    for file in ("adapter_model.safetensors", "default/adapter_model.safetensors"):
         assert (last / file).read_bytes() == (again.folder.stage(2) / "adapter" / file).read_bytes()

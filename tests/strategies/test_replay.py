@@ -43,6 +43,13 @@ def test_a_whole_number_keeps_so_many_rows_of_all_tasks_together(learner, tiny_s
     assert len(learned(Replay(capacity=5), learner, tiny_stream).rows) == 5
 
 
+@pytest.mark.parametrize("capacity", [0.5, 0.3, 0.01, 1.0, 5, 20, 100])
+def test_the_rows_that_will_be_kept_are_known_before(learner, tiny_stream, capacity):
+    replay = Replay(capacity)
+    sizes = [len(task.train) for task in tiny_stream]
+    assert replay.rows_kept(sizes) == len(learned(replay, learner, tiny_stream).rows)
+
+
 def test_which_rows_are_kept_depends_on_the_run_seed_and_not_on_the_global_one(learner, tiny_stream):
     def kept(seed: int, global_seed: int) -> list[str]:
         torch.manual_seed(global_seed)
