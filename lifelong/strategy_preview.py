@@ -16,7 +16,6 @@ from lifelong.errors import LifelongError
 from lifelong.footprint import Workload, architecture_of, gigabytes
 from lifelong.loop import make_learner
 from lifelong.strategies.base import Stage, Strategy
-from lifelong.strategies.replay import Replay
 from lifelong.strategies.traits import AT_MOST
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def kept(
 ) -> dict[str, Kept]:
     """What strategies keep, by ``state_key``; without those that keep nothing.
 
-    Each stage's folder has the whole of it. How many rows are in a memory only ``Replay`` and its kin say; of others it
-    is taken to be all of them.
+    Each stage's folder has the whole of it.
 
     Args:
         strategies: of a run.
@@ -59,18 +57,18 @@ def kept(
     """
     found = {}
     for strategy in strategies:
-        formula, knows_rows = strategy.traits.kept, isinstance(strategy, Replay)
+        formula, says_rows = strategy.traits.kept, strategy.rows_kept(rows) is not None
         if formula == "0":
             continue
         sizes = []
         for stages in range(1, len(rows) + 1):
             seen = sum(rows[:stages])
-            in_memory = strategy.rows_kept(rows[:stages]) if knows_rows else seen
+            in_memory = strategy.rows_kept(rows[:stages]) if says_rows else seen
             tokens = sum(answer_tokens[:stages]) * in_memory / seen
             values = {"rows": in_memory, "tokens": tokens, "stages": stages}
             known = {} if parameters is None else {"parameters": parameters}
             sizes.append(strategy.traits.bytes_kept(**values, **known))
-        bound = formula.startswith(AT_MOST) or (not knows_rows and not {"R", "T"}.isdisjoint(formula))
+        bound = formula.startswith(AT_MOST) or (not says_rows and not {"R", "T"}.isdisjoint(formula))
         found[strategy.state_key] = Kept(None if None in sizes else round(sum(sizes)), bound, formula)
     return found
 

@@ -42,6 +42,14 @@ def llama_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def writer_folder(tmp_path_factory):
+    """The Llama-style model after learning to write questions and answers of ``tiny_stream``."""
+    from lifelong.testing.writer import toy_writer
+
+    return toy_writer("causal", tmp_path_factory.mktemp("models") / "writer")
+
+
+@pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory):
     """A GPT-2-style model of two layers, random weights; its tokenizer pads on the left and has no pad token."""
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast

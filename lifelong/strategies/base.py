@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -81,7 +82,9 @@ class Strategy(Callback):
         name: tells two strategies of one class apart; given automatically where it is needed.
 
     Attributes:
-        conflicts: names of strategies (``Replay``) that it cannot run with, and why; checked before training.
+        conflicts: names of strategies (``Replay``) that it cannot run with, and why; checked before training. Classes
+            that are made from one that is named are meant too. A class with ``conflicts`` of its own has these alone:
+            ``{**Replay.conflicts, ...}`` adds to its parent's.
         traits: what it needs, keeps and costs; adapters and families are checked before training.
     """
 
@@ -114,6 +117,13 @@ class Strategy(Callback):
     def rows_added(self, rows: int) -> int:
         """How many rows ``extend_batch`` adds to a batch of so many, at most: for the estimate of memory."""
         return 0
+
+    def rows_kept(self, rows: Sequence[int]) -> int | None:
+        """How many rows are in memory after stages of so many rows each, at most: for the estimate of disk.
+
+        ``None``, the default, says nothing: of a strategy whose ``traits.kept`` counts rows it may be all of them.
+        """
+        return None
 
     def before_stage(self, learner: Learner, stage: Stage) -> None:
         """About to meet a task. Must be repeatable: a resumed run calls it again on the previous stage's state."""
@@ -149,6 +159,16 @@ class Strategy(Callback):
         return nullcontext()
 
 
+def conflict(first: Strategy, second: Strategy) -> str | None:
+    """Why two strategies cannot run together; ``None`` where neither names a class that the other is made from."""
+    for one, other in ((first, second), (second, first)):
+        names = {kind.__name__ for kind in type(other).__mro__}
+        for name, reason in one.conflicts.items():
+            if name in names:
+                return reason
+    return None
+
+
 def prepare(strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
     """Check that strategies can run together, and tell those of one class apart by name.
 
@@ -160,13 +180,12 @@ def prepare(strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
     for strategy in strategies:
         if not isinstance(strategy, Strategy):
             raise ConfigError(f"strategies: expected objects such as Replay(), got {strategy!r}")
-    for strategy in strategies:
-        for other in strategies:
-            reason = strategy.conflicts.get(type(other).__name__)
-            if reason and other is not strategy:
-                raise ConfigError(
-                    f"strategies: {type(strategy).__name__} and {type(other).__name__} cannot run together: {reason}"
-                )
+    for first, second in combinations(strategies, 2):
+        reason = conflict(first, second)
+        if reason is not None:
+            raise ConfigError(
+                f"strategies: {type(first).__name__} and {type(second).__name__} cannot run together: {reason}"
+            )
     taken: set[str] = set()
     for strategy in strategies:
         if strategy.state_key in taken and strategy.name is not None:

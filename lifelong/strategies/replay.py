@@ -109,7 +109,6 @@ class Replay(Strategy):
         return rows_beside(rows, self.share)
 
     def rows_kept(self, rows: Sequence[int]) -> int:
-        """How many rows are kept after stages of so many rows each, at most: for the estimate of disk."""
         if isinstance(self.capacity, int):
             return min(self.capacity, sum(rows))
         return sum(self._part_of(size) for size in rows)

@@ -105,11 +105,12 @@ class SelfDistillation(Strategy):
         self._draw: torch.Generator | None = None
 
     def check(self, learner: Learner, stages: Sequence[Stage]) -> None:
-        for stage in stages:
-            if stage.task.is_text:
-                raise ConfigError(
-                    f"SelfDistillation: task {stage.task.name!r} is raw text, without a question that could be answered"
-                )
+        for stage in stages:  # whose rows may be of several tasks
+            for task, question in zip(stage.train["task"], stage.train["question"], strict=True):
+                if not question.strip():
+                    raise ConfigError(
+                        f"SelfDistillation: task {task!r} is raw text, without a question that could be answered"
+                    )
 
     def before_stage(self, learner: Learner, stage: Stage) -> None:
         self._stage, self._draw = stage, stage.generator(f"{self.state_key}/answers")

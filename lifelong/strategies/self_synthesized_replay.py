@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,11 +14,19 @@ from peft import PeftModel
 from lifelong.data import Batch
 from lifelong.errors import ConfigError, DataError
 from lifelong.generation import Sampling, answer_text, generate, generate_tokens
-from lifelong.metrics.answers import exact_match, normalize_answer
+from lifelong.metrics.answers import exact_match
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.checks import check_count, check_number
 from lifelong.strategies.episodes import Episodes, Row
 from lifelong.strategies.replay import rows_beside
+from lifelong.strategies.synthesis import (
+    can_be_shown,
+    question_key,
+    read_written,
+    shared_choices,
+    why_none,
+    written_form,
+)
 from lifelong.strategies.traits import Traits
 from lifelong.strategies.weights import teacher
 
@@ -59,6 +68,8 @@ class SelfSynthesizedReplay(Strategy):
     writes by default, since not every model has a base under it; diversity is the absence of duplicates; and all
     numbers. Texts are in the wording of ``Question:`` and ``Answer:`` whatever the run's template, and no longer than
     twice the longest demonstration. Rows without a question, and conversations, are neither shown nor written.
+
+    Where nothing of an earlier stage is kept, a warning says why and what to change.
 
     A strategy that changes the model in ``before_stage`` changes who writes if it stands earlier in the list.
 
@@ -125,11 +136,19 @@ class SelfSynthesizedReplay(Strategy):
         taken = {question_key(row) for row in self.episodes.rows}
         generator = stage.generator(f"{self.state_key}/write")
         prefix = f"{self.state_key}/{stage.index}"
+        nothing_of, lost = [], Counter()
         with teacher(learner, {}):
             for demonstrations in self.episodes.tasks:
+                before = self.counts.copy()
                 candidates = self._write(learner, demonstrations, generator)
-                self.written += self._usable(learner, candidates, demonstrations, taken, prefix)
+                usable = self._usable(learner, candidates, demonstrations, taken, prefix)
+                self.written += usable
+                if not usable:
+                    nothing_of += [row["task"] for row in demonstrations]
+                    lost += self.counts - before
         self.counts["kept"] = len(self.written)
+        if nothing_of:
+            warnings.warn(f"{self.state_key}, before stage {stage.index}: {why_none(nothing_of, lost)}", stacklevel=2)
 
     def extend_batch(self, learner: Learner, batch: Batch) -> Batch:
         if not self.written:
@@ -215,37 +234,6 @@ class SelfSynthesizedReplay(Strategy):
                 answered.append({**row, "answers": [answer]})
         self.counts["unanswered"] += len(rows) - len(answered)
         return answered
-
-
-def can_be_shown(row: Row) -> bool:
-    """Whether a row is a question with an answer: neither raw text nor a conversation."""
-    return bool(row["question"]) and not row.get("messages")
-
-
-def written_form(row: Row) -> str:
-    """A row as the model reads it, and is to write it."""
-    return f"Question: {row['question']}\nAnswer: {row['answers'][0]}"
-
-
-def read_written(text: str) -> tuple[str, str]:
-    """Question and answer of a text that goes on behind ``Question:``; empty where one of them is not there.
-
-    The answer ends at the first empty line, or where another question begins.
-    """
-    question, _, rest = text.partition("\nAnswer:")
-    answer = rest.partition("\n\n")[0].partition("\nQuestion:")[0]
-    return ("", "") if "\nQuestion:" in question else (question.strip(), answer.strip())
-
-
-def question_key(row: Row) -> tuple[str, str]:
-    """What two rows with the same question have in common: the task, and the normalised question."""
-    return row["task"], normalize_answer(row["question"]) or row["question"]
-
-
-def shared_choices(rows: Sequence[Row]) -> list[str]:
-    """The choices that all rows have, in the first one's order; none where they differ."""
-    first = list(rows[0]["choices"])
-    return first if all(set(row["choices"]) == set(first) for row in rows) else []
 
 
 def _drawn_of_one_task(rows: Sequence[Row], size: int, generator: torch.Generator) -> list[Row]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft import LoraConfig, PeftConfig
 
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from lifelong.strategies.base import Strategy
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 AT_MOST = "at most "
 ADAPTERS = ("none", "LoRA", "mixture", "other")
 FAMILIES = ("causal", "seq2seq", "classifier")
+# what a formula is made of
+_ARITHMETIC = (
+    ast.Expression, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Constant, ast.Name, ast.Load,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,9 @@ class Traits:
         several_devices: whether it is right where a stage runs on several devices.
         step: time of an optimiser step, in words.
         stage: further time of a stage, in words.
+
+    Raises:
+        ConfigError: there is no such adapter or family, or ``kept`` is no formula.
     """
 
     adapters: tuple[str, ...] = ADAPTERS
@@ -46,6 +54,17 @@ class Traits:
     several_devices: bool = False
     step: str = "as without"
     stage: str = "none"
+
+    def __post_init__(self) -> None:
+        for setting, known in {"adapters": ADAPTERS, "families": FAMILIES}.items():
+            for name in getattr(self, setting):
+                if name not in known:
+                    raise ConfigError(f"Traits: {setting}: there is no {name!r}{suggestion(str(name), known)}")
+        if not _is_formula(self.kept):
+            raise ConfigError(
+                f"Traits: kept: {self.kept!r} is no formula. Bytes are written with numbers, P, R, T, S, + - * / and "
+                f"brackets, such as '8 * P' or '{AT_MOST}4 * P * S'; '0' stands for none"
+            )
 
     def bytes_kept(self, **values: float) -> float | None:
         """What ``kept`` comes to.
@@ -61,6 +80,17 @@ class Traits:
             return float(eval(self.kept.removeprefix(AT_MOST), {"__builtins__": {}}, known))
         except NameError:
             return None
+
+
+def _is_formula(kept: str) -> bool:
+    """Whether ``Traits.kept`` is arithmetic over its four letters."""
+    try:
+        parts = list(ast.walk(ast.parse(kept.removeprefix(AT_MOST), mode="eval")))
+    except (AttributeError, SyntaxError):
+        return False
+    letters = {part.id for part in parts if isinstance(part, ast.Name)}
+    numbers = all(isinstance(part.value, int | float) for part in parts if isinstance(part, ast.Constant))
+    return letters <= set("PRTS") and numbers and all(isinstance(part, _ARITHMETIC) for part in parts)
 
 
 def adapter_kind(config: PeftConfig | None) -> str:

@@ -67,6 +67,22 @@ def test_strategies_that_conflict_are_refused_with_the_reason(pair):
         prepare(pair)
 
 
+@pytest.mark.parametrize("first", [Joint, type("MyJoint", (Joint,), {})])
+@pytest.mark.parametrize("second", [Replay, type("MyReplay", (Replay,), {})])
+def test_conflicts_hold_for_classes_made_from_those_that_are_named(first, second):
+    for pair in ([first(), second()], [second(), first()]):
+        names = " and ".join(type(one).__name__ for one in pair)
+        with pytest.raises(ConfigError, match=f"{names} cannot run together: a joint run has no earlier tasks"):
+            prepare(pair)
+
+
+def test_a_class_may_lift_a_conflict_of_its_parents():
+    class RepeatsItself(Replay):
+        conflicts = {}
+
+    assert len(prepare([RepeatsItself(), Joint()])) == 2
+
+
 def test_two_of_one_class_get_keys_of_their_own():
     keys = [strategy.state_key for strategy in prepare([Replay(), Replay(), Replay(name="small"), Naive()])]
     assert keys == ["Replay", "Replay-2", "Replay-small", "Naive"]

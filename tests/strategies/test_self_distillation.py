@@ -16,7 +16,7 @@ from lifelong.evaluation import evaluate_task
 from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.losses import answer_weight, row_losses
-from lifelong.strategies import Stage
+from lifelong.strategies import Cumulative, Joint, Stage
 from lifelong.strategies.self_distillation import DIVERGENCES, SelfDistillation, token_divergence, with_demonstration
 from lifelong.strategies.weights import swapped, trained
 from lifelong.tasks import Task
@@ -340,3 +340,13 @@ def test_raw_text_is_refused_by_its_task(learner):
     text = Task("prose", pieces, pieces, metric="perplexity")
     with pytest.raises(ConfigError, match="'prose' is raw text"):
         SelfDistillation().check(learner, [Stage.of(text, 1)])
+
+
+@pytest.mark.parametrize("folder", ["llama_folder"])
+@pytest.mark.parametrize("plans", [Joint, Cumulative])
+def test_raw_text_is_refused_too_where_a_stage_has_rows_of_several_tasks(learner, tiny_stream, plans):
+    pieces = [{"question": "", "answers": ["Once upon a time there was a sky."]}]
+    asked, text = Stage.of(tiny_stream[0], 1), Stage.of(Task("prose", pieces, pieces, metric="perplexity"), 2)
+    SelfDistillation().check(learner, plans().plan([asked, Stage.of(tiny_stream[1], 2)]))
+    with pytest.raises(ConfigError, match="'prose' is raw text"):
+        SelfDistillation().check(learner, plans().plan([asked, text]))

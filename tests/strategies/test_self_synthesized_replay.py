@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from peft import LoraConfig
 
 from lifelong.errors import ConfigError
-from lifelong.learner import Learner, Training
-from lifelong.libraries import quiet_libraries
 from lifelong.metrics.answers import normalize_answer
-from lifelong.models import load_model
 from lifelong.strategies import Stage
-from lifelong.strategies.self_synthesized_replay import (
-    SelfSynthesizedReplay,
-    question_key,
-    read_written,
-    shared_choices,
-    written_form,
-)
+from lifelong.strategies.self_synthesized_replay import SelfSynthesizedReplay
+from lifelong.strategies.synthesis import question_key, read_written, shared_choices, why_none, written_form
 from lifelong.tasks import Task, TaskStream
 
 LOST = ("unreadable", "copied", "repeated", "unanswered", "other choice", "too long")
 
 
-@pytest.fixture(scope="module")
-def writer(llama_folder, tiny_stream):
-    """Weights of the Llama-style model after two tasks, and many lists of their questions and answers."""
-    draw = torch.Generator().manual_seed(0)
-    texts = []
-    for task in tiny_stream[:2]:
-        for _ in range(150):
-            rows = [task.train[number] for number in torch.randperm(len(task.train), generator=draw)[:4].tolist()]
-            texts.append({"question": "", "answers": ["\n\n".join(map(written_form, rows))]})
-    lists = Task("lists", texts, texts, metric="perplexity")
-    learner = Learner(*load_model(str(llama_folder)), Training(epochs=4, batch_size=16, learning_rate=1e-2))
-    tasks = [Stage.of(task, 1) for task in tiny_stream[:2]]
-    loader = learner.begin_stage(Stage.of(lists, 1).with_rows_of([Stage.of(lists, 1), *tasks * 6]))
-    with quiet_libraries():
-        trainer = Trainer(
-            max_epochs=4,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(learner.train(), loader)
-    return learner.model.state_dict()
-
-
 @pytest.fixture
-def learner(make_learner, writer):
-    learner = make_learner()
-    learner.model.load_state_dict(writer)
-    return learner.train()
+def learner(make_learner, writer_folder):
+    return make_learner(writer_folder).train()
 
 
 def remembering(strategy, learner, stream, seed: int = 0):
@@ -137,7 +101,7 @@ def test_rows_are_new_and_answered_by_the_latest_model(learner, tiny_stream):
     assert not demonstrations & set(questions)
     assert len({row["id"] for row in strategy.written}) == len(questions)
     assert all(row["answers"] == [greedy(learner, row["question"])] for row in strategy.written)
-    # a writer that has learned the lists writes other questions of the same tasks
+    # a model that has learned to write them writes other questions of the same tasks
     known = {row["question"] for task in tiny_stream[:2] for row in task.train}
     assert len(known & {row["question"] for row in strategy.written}) > 2
 
@@ -163,10 +127,33 @@ def test_without_refinement_the_answer_stays_as_it_was_written(learner, tiny_str
 
 def test_a_model_that_cannot_write_leaves_nothing_to_replay(make_learner, tiny_stream):
     learner = make_learner()
-    strategy = remembering(SelfSynthesizedReplay(rows=10), learner, tiny_stream)
+    told = (
+        "before stage 3: nothing of 'colours', 'places' is replayed, since none of 20 texts could be kept: "
+        "20 unreadable .*lower temperature"
+    )
+    with pytest.warns(UserWarning, match=told):
+        strategy = remembering(SelfSynthesizedReplay(rows=10), learner, tiny_stream)
     assert strategy.counts["unreadable"] == strategy.counts["written"] == 20 and not strategy.written
     (batch,) = next(iter(learner.begin_stage(learner.stage)))
     assert strategy.extend_batch(learner, batch) is batch
+
+
+def test_a_task_of_which_nothing_is_kept_is_named_alone_with_what_became_of_its_texts(learner, tiny_stream):
+    said = ["one that nothing says", "another"]
+    rows = [{**row, "answers": said[:1], "choices": said} for row in tiny_stream[1].train]
+    stream = TaskStream("choices", [tiny_stream[0], Task("closed", rows, rows), tiny_stream[2]])
+    with pytest.warns(UserWarning, match="nothing of 'closed' is replayed, since none of 40 texts") as told:
+        strategy = remembering(SelfSynthesizedReplay(rows=40, demonstrations=3), learner, stream)
+    assert {row["task"] for row in strategy.written} == {"colours"}
+    (only,) = told
+    assert f"{strategy.counts['other choice']} other choice" in str(only.message)
+
+
+def test_reasons_are_told_by_their_weight_and_those_without_any_are_not():
+    told = why_none(["a", "a", "b"], Counter({"written": 9, "copied": 3, "unanswered": 5, "too long": 1}))
+    assert told.startswith("nothing of 'a', 'b' is replayed, since none of 9 texts could be kept: 5 unanswered (")
+    assert told.index("refine=False") < told.index("3 copied (") < told.index("1 too long (") < told.index("max_length")
+    assert "unreadable" not in told and "repeated" not in told
 
 
 def test_writing_is_repeated_to_the_letter_and_leaves_no_trace(learner, tiny_stream):
@@ -208,12 +195,9 @@ def test_answers_are_among_the_choices_that_demonstrations_share(learner, tiny_s
     assert others and not any(row["choices"] for row in others)
 
 
-def test_the_base_model_writes_as_if_there_were_no_adapter(make_learner, writer, tiny_stream):
+def test_the_base_model_writes_as_if_there_were_no_adapter(make_learner, writer_folder, tiny_stream):
     def written(adapter, **settings):
-        learner = make_learner(adapter=adapter)
-        model = learner.model if adapter is None else learner.model.get_base_model()
-        plain = writer if adapter is None else {_wrapped(name, model): value for name, value in writer.items()}
-        model.load_state_dict(plain, strict=adapter is None)
+        learner = make_learner(writer_folder, adapter)
         if adapter is not None:
             learner.model.add_adapter("frozen", adapter)
             learner.model.base_model.set_adapter(["default", "frozen"])
@@ -225,34 +209,28 @@ def test_the_base_model_writes_as_if_there_were_no_adapter(make_learner, writer,
         assert {name: parameter.requires_grad for name, parameter in learner.named_parameters()} == before
         return [(row["question"], row["answers"]) for row in strategy.written]
 
-    adapter = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    adapter = LoraConfig(target_modules="all-linear", lora_alpha=1, init_lora_weights=False)
     expected = written(None)
     assert expected and written(adapter, writer="base") == expected
     assert written(adapter, writer="latest") != expected
 
 
-def _wrapped(name: str, model) -> str:
-    """The name that a weight has where PEFT has wrapped its layer."""
-    layer, _, kind = name.rpartition(".")
-    wrapped = f"{layer}.base_layer.{kind}"
-    return wrapped if wrapped in model.state_dict() else name
-
-
-def test_fewer_demonstrations_are_shown_where_they_do_not_fit(make_learner, writer, tiny_stream):
-    learner = make_learner(max_length=70)
-    learner.model.load_state_dict(writer)
+def test_fewer_demonstrations_are_shown_where_they_do_not_fit(make_learner, writer_folder, tiny_stream):
+    learner = make_learner(writer_folder, max_length=70)
     asked = []
     generate = learner.family.generate
     learner.family.generate = lambda learner, prompts, *rest: (
         asked.extend(prompts),
         generate(learner, prompts, *rest),
     )[1]
-    strategy = remembering(SelfSynthesizedReplay(rows=10, demonstrations=8, shown=8), learner, tiny_stream)
+    with pytest.warns(UserWarning, match="copied"):  # there is nothing to ask beyond eight demonstrations
+        strategy = remembering(SelfSynthesizedReplay(rows=10, demonstrations=8, shown=8), learner, tiny_stream)
     longest = max(len(learner.tokenizer(written_form(row))["input_ids"]) for row in strategy.episodes.rows)
     assert max(map(len, asked)) + 2 * longest > 70 - longest  # as many as there is room for
     assert max(map(len, asked)) < 70
     small = make_learner(max_length=24)
-    strategy = remembering(SelfSynthesizedReplay(rows=10), small, tiny_stream)
+    with pytest.warns(UserWarning, match="20 too long .*max_length"):
+        strategy = remembering(SelfSynthesizedReplay(rows=10), small, tiny_stream)
     assert strategy.counts["too long"] == strategy.counts["written"] == 20
 
 
@@ -276,7 +254,7 @@ def test_a_share_of_each_batch_is_what_was_written(learner, tiny_stream):
 
 
 def test_only_demonstrations_are_kept(learner, tiny_stream):
-    strategy = remembering(SelfSynthesizedReplay(rows=5, demonstrations=2), learner, tiny_stream)
+    strategy = remembering(SelfSynthesizedReplay(rows=20, demonstrations=2), learner, tiny_stream)
     known = {(row["question"], row["answers"][0]) for task in tiny_stream[:2] for row in task.train}
     kept = [(row["question"], row["answers"][0]) for row in strategy.episodes.rows]
     assert len(kept) == 4 and set(kept) <= known
