@@ -103,6 +103,8 @@ class Loop:
         device = trainer.strategy.root_device
         # Hugging Face models load in eval mode, Lightning keeps the mode, and evaluation has just left it
         learner.to(device).train()
+        # as the fit will: when a run begins, or is resumed, the weights are of the type that they were read in
+        trainer.precision_plugin.convert_module(learner)
         for strategy in self.strategies:
             strategy.before_stage(learner, stage)
         started = time.perf_counter()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from lifelong.strategies.episodes import Projection
+from lifelong.strategies.episodes import Gradients, Projection, summed
 from lifelong.strategies.traits import Traits
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class AGEM(Projection):
 
     The reference gradient is taken without dropout and in full precision, and auxiliary losses of mixtures have no part
     in it. Cost: the kept rows; a step takes longer by a forward and backward pass on ``batch_size`` rows, whatever the
-    number of tasks, and in it 3 P floats of memory for P trainable parameters.
+    number of tasks, and in it at most 3 P floats of memory for P trainable parameters.
     """
 
     traits = Traits(
@@ -53,21 +55,25 @@ class AGEM(Projection):
     def __init__(self, rows_per_task: int = 32, batch_size: int = 16, name: str | None = None) -> None:
         super().__init__(rows_per_task, batch_size, name)
 
-    def projected(self, learner: Learner, gradient: torch.Tensor) -> torch.Tensor:
-        return agem_projection(gradient, self.drawn_gradient(learner, self.episodes.rows))
+    def references(self, learner: Learner) -> list[Gradients]:
+        return [self.drawn_gradient(learner, self.episodes.rows)]
+
+    def weights(self, gradient: Gradients, references: Sequence[Gradients]) -> list[float] | None:
+        weight = agem_weight(gradient, *references)
+        return None if weight is None else [weight]
 
 
-def agem_projection(gradient: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """The vector nearest to a gradient that has no negative inner product with a reference.
+def agem_weight(gradient: Gradients, reference: Gradients) -> float | None:
+    """v, for which ``g + v g_ref`` is the vector nearest to g that has no negative inner product with g_ref.
 
     Args:
-        gradient: (P,).
-        reference: (P,).
+        gradient: g, in parts of any shapes on any devices.
+        reference: g_ref, in the same parts.
 
     Returns:
-        (P,); ``gradient`` itself where the inner product is not negative, or the reference not finite.
+        ``None`` where the inner product is not negative, or not everything is finite.
     """
-    product, square = gradient @ reference, reference @ reference
-    if not (product < 0 < square and square.isfinite()):
-        return gradient
-    return gradient - product / square * reference
+    flat = ((one.flatten(), other.flatten()) for one, other in zip(gradient, reference, strict=True))
+    product, square = summed(torch.stack([one @ other, other @ other]) for one, other in flat).tolist()
+    # not a number is neither
+    return -product / square if -math.inf < product < 0 < square < math.inf else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from lightning.pytorch import Trainer
 from torch.nn.functional import pad
 
 from lifelong.encoding import IGNORED
@@ -21,6 +22,7 @@ from lifelong.strategies.weights import teacher
 if TYPE_CHECKING:
     from lifelong.learner import Learner
 
+Term = Callable[[dict[str, Any], torch.Tensor, Sequence[int]], torch.Tensor]  # of a batch, its logits, and some rows
 ABSENT = -1  # in place of a vocabulary entry, where there are fewer than others have
 
 
@@ -62,20 +64,20 @@ def joined(kept: Sequence[KeptLogits]) -> KeptLogits:
     )
 
 
-def logit_distance(logits: torch.Tensor, kept: KeptLogits) -> torch.Tensor:
-    """The mean over tokens of the mean squared difference over each token's kept entries; 0-dim.
+def logit_distances(logits: torch.Tensor, kept: KeptLogits) -> torch.Tensor:
+    """The mean squared difference over each token's kept entries: (N,).
 
     Entries that are absent, or whose logit is the least float because they do not compete now, do not count.
 
     Args:
         logits: (N, vocabulary), of the model that is trained.
-        kept: of the same N tokens, at least one.
+        kept: of the same N tokens.
     """
     entries, values = kept.entries.to(logits.device).long(), kept.values.to(logits.device)
     now = logits.gather(1, entries.clamp(min=0))
     counts = (entries != ABSENT) & (now > torch.finfo(logits.dtype).min)
     squares = torch.where(counts, now.float() - values, 0.0).square()
-    return (squares.sum(1) / counts.sum(1).clamp(min=1)).mean()
+    return squares.sum(1) / counts.sum(1).clamp(min=1)
 
 
 class DarkReplay(Replay):
@@ -86,16 +88,16 @@ class DarkReplay(Replay):
 
         L = L_new + alpha * mean (z - z_now)^2 + beta * L_kept
 
-    The two terms are means over the answer tokens of two independent draws from the buffer, as in the paper, and the
-    drawn rows weigh nothing in L_new. The mean of squares over the entries of a token is the paper's squared Euclidean
-    distance divided by their number.
+    The two terms are means over the answer tokens of two independent draws from the buffer, as in the paper, of all
+    that a step draws, and the drawn rows weigh nothing in L_new. The mean of squares over the entries of a token is the
+    paper's squared Euclidean distance divided by their number.
 
     Ours: the logits are those of the model at the end of the stage in which a row was learned (the paper takes them in
     the middle of training, when the row enters the buffer), without dropout; of each answer token the ``top_k`` largest
     are kept, and the mean is over these. With ``top_k=None`` all are.
 
     Args:
-        alpha: weight of the distance; at least 0.
+        alpha: weight of the distance; at least 0. With both weights 0 nothing changes, and nothing is kept.
         beta: weight of the loss of replayed answers; 0 is DER.
         top_k: logits kept for each answer token; ``None`` for all.
         capacity, buffer, by: as in ``Replay``.
@@ -138,6 +140,13 @@ class DarkReplay(Replay):
         check_number(self, "beta")
         check_count(self, "top_k", optional=True)
         self.logits: dict[tuple[str, str], KeptLogits] = {}
+        self._parts, self._tokens = 0, torch.zeros(())  # of a step: its micro-batches, and answer tokens of each draw
+
+    @property
+    def _terms(self) -> list[tuple[float, Term]]:
+        """What joins the loss, with its weight: each a function of rows that are drawn for it alone."""
+        terms = (self.alpha, self._distance), (self.beta, self._answers)
+        return [(weight, term) for weight, term in terms if weight > 0]
 
     @property
     def bytes(self) -> int:
@@ -145,31 +154,36 @@ class DarkReplay(Replay):
         return sum(part.nbytes for kept in self.logits.values() for part in kept)
 
     def rows_added(self, rows: int) -> int:
-        return ((self.alpha > 0) + (self.beta > 0)) * rows_beside(rows, self.share)
+        return len(self._terms) * rows_beside(rows, self.share)
+
+    def on_train_batch_start(self, trainer: Trainer, learner: Learner, batch: Any, batch_idx: int) -> None:
+        self._parts, self._tokens = 0, torch.zeros(())
 
     def extend_batch(self, learner: Learner, batch: dict[str, Any]) -> dict[str, Any]:
         # one draw behind the other: `loss` tells them apart by their order
         size = rows_beside(len(batch["task"]), self.share)
-        rows = [row for weight in (self.alpha, self.beta) if weight > 0 for row in self.drawn(size)]
-        return learner.extend(batch, rows, source=self.state_key, weight=0.0) if rows else batch
+        rows = [row for _ in self._terms for row in self.drawn(size)]
+        if not rows:
+            return batch
+        batch = learner.extend(batch, rows, source=self.state_key, weight=0.0)
+        asked = batch["labels"][-len(rows) :] != IGNORED
+        self._parts, self._tokens = self._parts + 1, self._tokens + asked.view(len(self._terms), -1).sum(1)
+        return batch
 
     def loss(self, learner: Learner, batch: dict[str, Any], outputs: Any, loss: torch.Tensor) -> torch.Tensor:
         own = [number for number, source in enumerate(batch["source"]) if source == self.state_key]
         if not own:
             return loss
-        size = len(own) // ((self.alpha > 0) + (self.beta > 0))
-        logits, targets = outputs.logits, batch["targets"]
-        if self.alpha > 0:
-            compared, own = own[:size], own[size:]
-            said = logits[compared][targets[compared] != IGNORED]
-            loss = loss + self.alpha * logit_distance(said, self._kept_of(batch, compared, len(said)))
-        if self.beta > 0:
-            tokens = (targets[own] != IGNORED).sum()
-            loss = loss + self.beta * token_losses(logits[own], targets[own]).sum() / tokens
+        draws = torch.tensor(own).view(len(self._terms), -1).tolist()
+        # as the learner divides: by the tokens of the whole step, whose loss is the mean over its micro-batches
+        divisors = self._tokens / self._parts
+        for (weight, term), numbers, divisor in zip(self._terms, draws, divisors, strict=True):
+            loss = loss + weight * term(batch, outputs.logits, numbers) / divisor
         return loss
 
     def after_stage(self, learner: Learner, stage: Stage) -> None:
-        super().after_stage(learner, stage)
+        if self._terms:
+            super().after_stage(learner, stage)
         if self.alpha == 0:
             return
         before, self.logits = self.logits, {}
@@ -211,6 +225,15 @@ class DarkReplay(Replay):
             compressed(logits[marks], self.top_k)
             for logits, marks in zip(outputs.logits, targets != IGNORED, strict=True)
         ]
+
+    def _distance(self, batch: dict[str, Any], logits: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+        """Of rows of a batch, summed over their answer tokens; 0-dim."""
+        said = logits[numbers][batch["targets"][numbers] != IGNORED]
+        return logit_distances(said, self._kept_of(batch, numbers, len(said))).sum()
+
+    def _answers(self, batch: dict[str, Any], logits: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+        """The loss of rows of a batch, summed over their answer tokens; 0-dim."""
+        return token_losses(logits[numbers], batch["targets"][numbers]).sum()
 
     def _kept_of(self, batch: dict[str, Any], numbers: Sequence[int], tokens: int) -> KeptLogits:
         kept = joined([self.logits[batch["task"][number], batch["id"][number]] for number in numbers])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lifelong.learner import Learner
 
 Row = Mapping[str, Any]
+Gradients = Sequence[torch.Tensor]  # one per trained parameter, of its shape, where it is, in float32 or wider
 
 
 class Episodes:
@@ -66,11 +68,12 @@ class Episodes:
             self.buffers[name].load_state_dict(state)
 
 
-class Projection(Strategy):
-    """What A-GEM and GEM share: rows of every task, and a step whose gradient is projected.
+class Projection(Strategy, ABC):
+    """What A-GEM and GEM share: rows of every task, and a step whose gradient g is projected: ``g + sum_t v_t r_t``.
 
-    The gradient is that of the whole step, over all micro-batches and of all that other strategies and the adapters'
-    auxiliary losses have added, before it is clipped. A gradient that is not finite is left alone.
+    The references r_t are gradients on rows that are kept. g is that of the whole step, over all micro-batches and of
+    all that other strategies and the adapters' auxiliary losses have added, before it is clipped. One that is not
+    finite is left alone.
     """
 
     def __init__(self, rows_per_task: int, batch_size: int | None, name: str | None) -> None:
@@ -85,22 +88,26 @@ class Projection(Strategy):
         self._draw = stage.generator(f"{self.state_key}/draw")
         self.episodes.attach(stage, self.state_key)
 
-    def projected(self, learner: Learner, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient to step along; (P,), as is ``gradient``, which is returned itself where it may stay."""
-        raise NotImplementedError
+    @abstractmethod
+    def references(self, learner: Learner) -> list[Gradients]:
+        """The gradients that a step is not to go against: r_1 to r_T."""
 
-    def drawn_gradient(self, learner: Learner, rows: Sequence[Row]) -> torch.Tensor:
-        """The gradient on ``batch_size`` of the given rows, or on all of them: (P,)."""
+    @abstractmethod
+    def weights(self, gradient: Gradients, references: Sequence[Gradients]) -> list[float] | None:
+        """v_1 to v_T; ``None`` where the gradient stays as it is, as where anything is not finite."""
+
+    def drawn_gradient(self, learner: Learner, rows: Sequence[Row]) -> Gradients:
+        """The gradient on ``batch_size`` of the given rows, or on all of them."""
         return memory_gradient(learner, drawn(rows, self.batch_size, self._draw))
 
     def on_before_optimizer_step(self, trainer: Trainer, learner: Learner, optimizer: torch.optim.Optimizer) -> None:
         if not self.episodes.buffers:
             return
         parameters = list(trained(learner).values())
-        own = flat_gradient(parameters)
-        new = self.projected(learner, own) if own.isfinite().all() else own
-        if new is not own:
-            write_gradient(parameters, new)
+        references = self.references(learner)
+        weights = self.weights(own_gradient(parameters), references)
+        if weights is not None:
+            add_to_gradient(parameters, references, weights)
 
     def after_stage(self, learner: Learner, stage: Stage) -> None:
         self.episodes.keep(stage, self.state_key)
@@ -134,7 +141,7 @@ def drawn(rows: Sequence[Row], size: int | None, generator: torch.Generator) -> 
     return [rows[number] for number in torch.randperm(len(rows), generator=generator)[:size].tolist()]
 
 
-def memory_gradient(learner: Learner, rows: Sequence[Row]) -> torch.Tensor:
+def memory_gradient(learner: Learner, rows: Sequence[Row]) -> Gradients:
     """The gradient of the mean loss per answer token on rows, in the order of ``trained(learner)``.
 
     The model is in evaluation mode, so that nothing is drawn; mixed precision is off, so that nothing needs a scaler;
@@ -146,43 +153,45 @@ def memory_gradient(learner: Learner, rows: Sequence[Row]) -> torch.Tensor:
         rows: at least one.
 
     Returns:
-        (P,), in float32 or wider; 0 where a parameter takes no part.
+        0 where a parameter takes no part.
     """
     parameters = list(trained(learner).values())
     size = learner.settings.batch_size
     batches = [learner.batch_of(rows[start : start + size]) for start in range(0, len(rows), size)]
     tokens = sum(answer_weight(batch) for batch in batches)
-    total: torch.Tensor | None = None
+    total: Gradients | None = None
     with teacher(learner, {}), torch.enable_grad(), torch.autocast(learner.device.type, enabled=False):
         for batch in batches:
             loss = learner.answer_losses(batch).sum() / tokens
-            part = _flat(torch.autograd.grad(loss, parameters, allow_unused=True), parameters)
-            total = part if total is None else total.add_(part)
+            part = _widened(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+            total = part if total is None else torch._foreach_add(total, part)
     return total
 
 
-def flat_gradient(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    """The gradients of parameters as one vector (P,), in float32 or wider; 0 where there is none."""
-    return _flat([parameter.grad for parameter in parameters], parameters)
+def own_gradient(parameters: Sequence[nn.Parameter]) -> Gradients:
+    """The gradients that parameters have; 0 where there is none."""
+    return _widened([torch.zeros_like(one) if one.grad is None else one.grad for one in parameters])
 
 
-def write_gradient(parameters: Sequence[nn.Parameter], gradient: torch.Tensor) -> None:
-    """Give parameters the gradients of a vector (P,); one without a gradient stays so where its part is 0."""
-    parts = gradient.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
+def add_to_gradient(
+    parameters: Sequence[nn.Parameter], references: Sequence[Gradients], weights: Sequence[float]
+) -> None:
+    """Add ``sum_t v_t r_t`` to parameters' gradients; one without a gradient stays so where its part is 0."""
+    for parameter, *parts in zip(parameters, *references, strict=True):
+        change = sum(weight * part for weight, part in zip(weights, parts, strict=True))
         if parameter.grad is not None:
-            parameter.grad.copy_(part.view_as(parameter))
-        elif part.any():
-            parameter.grad = part.view_as(parameter).to(parameter.dtype, copy=True)
+            parameter.grad.add_(change)
+        elif change.any():
+            parameter.grad = change.to(parameter.dtype)
 
 
-def _flat(gradients: Sequence[torch.Tensor | None], parameters: Sequence[nn.Parameter]) -> torch.Tensor:
-    kind = torch.promote_types(torch.float32, parameters[0].dtype)
-    return torch.cat(
-        [
-            torch.zeros(parameter.numel(), dtype=kind, device=parameter.device)
-            if one is None
-            else one.flatten().to(kind)
-            for one, parameter in zip(gradients, parameters, strict=True)
-        ]
-    )
+def summed(values: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of small tensors of one shape from any devices, on the CPU; each device is waited for once."""
+    sums: dict[torch.device, torch.Tensor] = {}
+    for value in values:
+        sums[value.device] = sums[value.device] + value if value.device in sums else value
+    return sum(one.cpu() for one in sums.values())
+
+
+def _widened(gradients: Sequence[torch.Tensor]) -> Gradients:
+    return [one.to(torch.promote_types(torch.float32, one.dtype)) for one in gradients]

@@ -41,7 +41,8 @@ class EWC(Anchored):
     counts all stages alike, are ours. Answers that a model is sure of have a small Fisher, so strengths are large.
 
     Cost: 8 bytes per trained parameter, whatever the number of stages; some passes over the trained parameters per
-    step; at the end of a stage about an epoch over ``samples`` rows, times the number of labels or choices if exact.
+    step; at the end of a stage about an epoch over ``samples`` rows, times the number of labels or choices if exact, in
+    the batches of training and without gradient checkpointing.
     """
 
     traits = Traits(

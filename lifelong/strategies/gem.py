@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from scipy.optimize import nnls
 
 from lifelong.strategies.checks import check_number
-from lifelong.strategies.episodes import Projection
+from lifelong.strategies.episodes import Gradients, Projection, summed
 from lifelong.strategies.traits import Traits
 
 if TYPE_CHECKING:
@@ -66,36 +67,39 @@ class GEM(Projection):
         self.margin = margin
         check_number(self, "margin")
 
-    def projected(self, learner: Learner, gradient: torch.Tensor) -> torch.Tensor:
-        references = torch.stack([self.drawn_gradient(learner, rows) for rows in self.episodes.tasks])
-        return gem_projection(gradient, references, self.margin)
+    def references(self, learner: Learner) -> list[Gradients]:
+        return [self.drawn_gradient(learner, rows) for rows in self.episodes.tasks]
+
+    def weights(self, gradient: Gradients, references: Sequence[Gradients]) -> list[float] | None:
+        return gem_weights(gradient, references, self.margin)
 
 
-def gem_projection(gradient: torch.Tensor, references: torch.Tensor, margin: float = 0.0) -> torch.Tensor:
-    """The vector nearest to a gradient that has no negative inner product with any reference.
+def gem_weights(gradient: Gradients, references: Sequence[Gradients], margin: float = 0.0) -> list[float] | None:
+    """v, for which ``G^T v + g`` is the vector nearest to g that has no negative inner product with any row of G.
 
-    With a margin it is not the nearest, but moved along the references: G^T v + g with v of at least that.
+    With a margin it is not the nearest, but moved along the references: v of at least that.
 
     Args:
-        gradient: g, (P,).
-        references: G, (T, P).
+        gradient: g, in parts of any shapes on any devices.
+        references: the T rows of G, each in the same parts.
         margin: lower bound of v, at least 0.
 
     Returns:
-        (P,); ``gradient`` itself where no inner product is negative.
+        T numbers; ``None`` where no inner product is negative, or not everything is finite.
     """
-    gram = _gram(torch.cat([gradient[None], references]))
+    gram = summed(_grams([gradient, *references])).numpy()
     products = gram[0, 1:]
     if not (products < 0).any() or not np.isfinite(gram).all():
-        return gradient
-    weights = torch.from_numpy(_dual(gram[1:, 1:], products, margin))
-    return gradient + weights.to(gradient) @ references
+        return None
+    return _dual(gram[1:, 1:], products, margin).tolist()
 
 
-def _gram(rows: torch.Tensor) -> np.ndarray:
-    """All inner products of rows (N, P) in float64, a piece at a time: float32 cannot tell rows that are much alike."""
-    pieces = [piece.double() @ piece.double().T for piece in rows.split(2**20, 1)]
-    return sum(pieces).cpu().numpy()
+def _grams(vectors: Sequence[Gradients]) -> Iterator[torch.Tensor]:
+    """All inner products (N, N) of N vectors, of a piece at a time, in float64: float32 cannot tell much alike ones."""
+    for parts in zip(*vectors, strict=True):
+        for pieces in zip(*(part.flatten().split(2**20) for part in parts), strict=True):
+            rows = torch.stack([piece.double() for piece in pieces])
+            yield rows @ rows.T
 
 
 def _dual(gram: np.ndarray, products: np.ndarray, margin: float) -> np.ndarray:

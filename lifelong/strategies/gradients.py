@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,7 +20,7 @@ Outputs = tuple[torch.Tensor, torch.Tensor]
 Forward = Callable[[Sequence[Any]], Outputs]
 Terms = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
-AT_ONCE = 2**26  # elements of one parameter's gradients that are held at a time: 256 MB
+AT_ONCE = 2**20  # elements of the gradients that are taken at a time, if more than one row has: 4 MB, quicker than more
 
 
 def mean_over_samples(
@@ -33,7 +36,8 @@ def mean_over_samples(
 
     Samples are taken a batch at a time where each of their gradients follows from what the layers read and from the
     gradients of what they said, which is tried on two rows first; where it does not, such as for mixtures of experts,
-    they are taken one by one. The module must treat rows alone: evaluation mode, and no statistics over a batch.
+    they are taken one by one. Beside the result and one sample's gradients, those of a batch are held for one parameter
+    at a time. The module must treat rows alone: evaluation mode, and no statistics over a batch.
 
     Args:
         module: that ``forward`` runs.
@@ -52,9 +56,8 @@ def mean_over_samples(
     def add(some: Sequence[Any]) -> None:
         if len(some) == 1:
             for values, weights in terms(*forward(some)):
-                alone = _alone(values, parameters)
-                for name, gradient in alone.items():
-                    totals[name] += weights[0] * measure(gradient)
+                for name, gradient in _alone(values, parameters):
+                    totals[name] += weights[0].to(gradient.device) * measure(gradient)
             return
         with Recorder(module, parameters, len(some)) as recorder:
             outputs = forward(some)
@@ -63,9 +66,8 @@ def mean_over_samples(
                 add([row])
             return
         for values, weights in terms(*outputs):
-            for part, gradients in recorder.gradients(values):
-                for name, gradient in gradients.items():
-                    totals[name] += torch.einsum("n,n...->...", weights[part].float(), measure(gradient))
+            for name, part, gradients in recorder.gradients(values):
+                totals[name] += torch.einsum("n,n...->...", weights[part].to(gradients), measure(gradients))
 
     if batch_size > 1 and not separable(module, parameters, rows[:2], forward):
         batch_size = 1
@@ -82,15 +84,15 @@ def separable(module: nn.Module, parameters: Mapping[str, nn.Parameter], rows: S
         outputs = forward(rows)
     if not (recorder.complete and recorder.uses):
         return False
-    _, together = next(recorder.gradients(row_losses(*outputs)))
-    alone = _alone(row_losses(*forward(rows[:1])), parameters)
-    whole = torch.stack([gradient.norm() for gradient in alone.values()]).norm()
-    step = _precision(module)
-    for name, gradient in alone.items():
-        difference = gradient - together[name][0] if name in together else gradient
-        if difference.norm() > step**0.5 * gradient.norm() + 10 * step * whole:
-            return False
-    return True
+    alone = dict(_alone(row_losses(*forward(rows[:1])), parameters))
+    sizes = {name: float(gradient.norm()) for name, gradient in alone.items()}
+    differences = sizes | {
+        name: float((alone[name] - gradients[0]).norm())
+        for name, part, gradients in recorder.gradients(row_losses(*outputs))
+        if part.start == 0
+    }
+    step, whole = _precision(module), math.hypot(*sizes.values())
+    return not any(differences[name] > step**0.5 * size + 10 * step * whole for name, size in sizes.items())
 
 
 def _precision(module: nn.Module) -> float:
@@ -99,11 +101,12 @@ def _precision(module: nn.Module) -> float:
     return max(torch.finfo(dtype).eps for dtype in {*types, torch.float32})
 
 
-def _alone(values: torch.Tensor, parameters: Mapping[str, nn.Parameter]) -> Weights:
+def _alone(values: torch.Tensor, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names of parameters, and the gradients of one row's value, in float32."""
     found = torch.autograd.grad(
         values.sum(), list(parameters.values()), retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return {name: gradient.float() for name, gradient in zip(parameters, found, strict=True)}
+    return ((name, gradient.float()) for name, gradient in zip(parameters, found, strict=True))
 
 
 @dataclass
@@ -113,6 +116,35 @@ class _Use:
     layer: nn.Module
     inputs: tuple[torch.Tensor, ...]
     output: torch.Tensor
+
+    def gradients(self, name: str, part: slice, gradient: torch.Tensor) -> torch.Tensor:
+        """For n of the rows the gradient of ``sum(output * gradient)`` for a parameter of the layer: (n, ...)."""
+        inputs, gradient = tuple(one[part] for one in self.inputs), gradient[part]
+        if type(self.layer) is nn.Linear:
+            said = gradient.float().reshape(len(gradient), -1, gradient.shape[-1])
+            if name == "bias":
+                return said.sum(1)
+            return said.mT @ inputs[0].float().reshape(len(gradient), -1, inputs[0].shape[-1])
+
+        module = _Unhooked(self.layer)
+        others = {f"layer.{own}": one.detach() for own, one in self.layer.named_parameters(recurse=False)}
+
+        def weighed(parameter: torch.Tensor, inputs: Sequence[torch.Tensor], gradient: torch.Tensor) -> torch.Tensor:
+            own = others | {f"layer.{name}": parameter}
+            return (functional_call(module, own, tuple(one.unsqueeze(0) for one in inputs)) * gradient).sum()
+
+        return vmap(grad(weighed), (None, 0, 0))(others[f"layer.{name}"], inputs, gradient).float()
+
+
+class _Unhooked(nn.Module):
+    """A layer without its hooks, some of which write into what it said and cannot be transformed."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer.forward(*inputs)
 
 
 @dataclass
@@ -165,46 +197,28 @@ class Recorder:
             self.uses.append(_Use(layer, tuple(one.detach() for one in inputs), output))
         return output if shared else None
 
-    def gradients(self, values: torch.Tensor) -> Iterator[tuple[slice, Weights]]:
-        """The gradients of each row's value, for some rows at a time.
+    def gradients(self, values: torch.Tensor) -> Iterator[tuple[str, slice, torch.Tensor]]:
+        """The gradients of each row's value, for one parameter and some rows at a time.
 
         Args:
             values: (B,), computed from the outputs of the recorded pass.
 
         Yields:
-            Which n rows, and by name the gradients of their values, of shape (n, ...), in float32.
+            A parameter's name, which n rows, and the gradients of their values, of shape (n, ...), in float32. Of a
+            parameter that took no part there are none.
         """
         outputs = [use.output for use in self.uses]
         found = torch.autograd.grad(values.sum(), outputs, retain_graph=True, allow_unused=True)
-        pairs = [(use, gradient) for use, gradient in zip(self.uses, found, strict=True) if gradient is not None]
-        size = max(1, AT_ONCE // max(parameter.numel() for parameter in self.parameters.values()))
-        for start in range(0, self.rows, size):
-            part = slice(start, start + size)
-            gradients: Weights = {}
-            for use, gradient in pairs:
-                for parameter, each in _each(use.layer, [one[part] for one in use.inputs], gradient[part]):
+        # by parameter, since one may be shared by several layers, and all gradients together are B times the model
+        parts: dict[nn.Parameter, list[tuple[_Use, str, torch.Tensor]]] = defaultdict(list)
+        for use, gradient in zip(self.uses, found, strict=True):
+            if gradient is not None:
+                for own, parameter in use.layer.named_parameters(recurse=False):
                     if parameter in self.names:
-                        name = self.names[parameter]
-                        gradients[name] = gradients[name] + each if name in gradients else each
-            yield part, gradients
-
-
-def _each(
-    layer: nn.Module, inputs: Sequence[torch.Tensor], gradient: torch.Tensor
-) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
-    """A layer's parameters, and for each of n rows the gradient of ``sum(layer(inputs) * gradient)``: (n, ...)."""
-    if type(layer) is nn.Linear:
-        read, said = (one.float().reshape(len(one), -1, one.shape[-1]) for one in (inputs[0], gradient))
-        yield layer.weight, said.mT @ read
-        if layer.bias is not None:
-            yield layer.bias, said.sum(1)
-        return
-
-    def weighed(parameters: Weights, inputs: Sequence[torch.Tensor], gradient: torch.Tensor) -> torch.Tensor:
-        output = functional_call(layer, parameters, tuple(one.unsqueeze(0) for one in inputs))
-        return (output * gradient.unsqueeze(0)).sum()
-
-    own = dict(layer.named_parameters(recurse=False))
-    found = vmap(grad(weighed), (None, 0, 0))({name: one.detach() for name, one in own.items()}, inputs, gradient)
-    for name, parameter in own.items():
-        yield parameter, found[name].float()
+                        parts[parameter].append((use, own, gradient))
+        for parameter, some in parts.items():
+            size = max(1, AT_ONCE // parameter.numel())
+            for start in range(0, self.rows, size):
+                part = slice(start, start + size)
+                each = (use.gradients(own, part, gradient) for use, own, gradient in some)
+                yield self.names[parameter], part, reduce(torch.add, each)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lifelong.encoding import IGNORED
-from lifelong.losses import answer_weight
 from lifelong.mixtures import further_pass
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.checks import check_number
@@ -40,8 +39,8 @@ class LwF(Strategy):
     """Keep answering as the model did before the stage, on the rows of the stage itself.
 
     Li & Hoiem, "Learning without forgetting", 2016: ``weight * T^2 * KL(teacher || student)`` at temperature T joins
-    the loss, as a mean over the answer tokens of a micro-batch, each counted with its row's weight. The teacher is the
-    model with the weights from before the stage, in evaluation mode; rows that other strategies add are distilled too.
+    the loss, as a mean over the answer tokens of a step, each counted with its row's weight. The teacher is the model
+    with the weights from before the stage, in evaluation mode; rows that other strategies add are distilled too.
 
     Of a language model the distributions are those over the vocabulary at each answer token, given the row's own tokens
     before it. Of a classifier they are over the labels of earlier tasks: over all of them together, or, where in
@@ -89,7 +88,7 @@ class LwF(Strategy):
         given = self._logits(learner, batch, outputs)
         losses = sum(distillation(*pair, self.temperature) for pair in zip(given, wanted, strict=True))
         asked = (batch["targets"] != IGNORED) * batch["weight"].unsqueeze(1)
-        return loss + self.weight * (losses * asked).sum() / answer_weight(batch)
+        return loss + self.weight * (losses * asked).sum() / learner.divisor
 
     def _logits(self, learner: Learner, batch: dict[str, Any], outputs: Any) -> list[torch.Tensor]:
         """Logits (B, K, V) of each distribution that is distilled."""

@@ -51,7 +51,8 @@ class MAS(Anchored):
     classifier's; search for them.
 
     Cost: 8 bytes per trained parameter, whatever the number of stages; some passes over the trained parameters per
-    step; at the end of a stage about an epoch over ``samples`` rows.
+    step; at the end of a stage about an epoch over ``samples`` rows, in the batches of training and without gradient
+    checkpointing.
     """
 
     traits = Traits(

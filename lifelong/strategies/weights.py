@@ -36,11 +36,12 @@ def snapshot(learner: Learner) -> Weights:
 
 @contextmanager
 def swapped(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """The parameters that are named hold other values inside; nothing is copied.
+    """The parameters that are named hold other values inside; nothing is copied but what is of another type.
 
     Args:
         learner: whose parameters.
-        weights: by names as ``trained`` gives them, of the parameters' shapes, on their devices.
+        weights: by names as ``trained`` gives them, of the parameters' shapes, on their devices; of any type, while the
+            parameters keep theirs.
 
     Raises:
         RunError: a name or a shape is none of the learner's.
@@ -52,7 +53,7 @@ def swapped(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[N
     own = {name: parameters[name].data for name in weights}
     try:
         for name, value in weights.items():
-            parameters[name].data = value
+            parameters[name].data = value.to(parameters[name].dtype)
         yield
     finally:
         for name, value in own.items():

@@ -34,6 +34,7 @@ def check_strategy(
     adapters: Sequence[str] | None = None,
     families: Sequence[str] | None = None,
     toy: Toy = toy_model,
+    precision: str = "32-true",
 ) -> None:
     """Run a strategy on toy models, three stages each, and see that it keeps the contract::
 
@@ -60,6 +61,7 @@ def check_strategy(
         families: of those that it declares; all by default.
         toy: makes the model of a family in a folder. A strategy that has the model write needs one that can:
             ``toy_writer``.
+        precision: of the Trainer; under ``"bf16-true"`` weights are of another type once they have been trained.
 
     Raises:
         ContractError: the first thing that does not hold.
@@ -69,7 +71,7 @@ def check_strategy(
     families = traits.families if families is None else families
     _check_configuration(make())
     with tempfile.TemporaryDirectory() as name:
-        runs = ToyRuns(Path(name), toy)
+        runs = ToyRuns(Path(name), toy, precision)
         _check_refusals(make, runs, families[0], adapters[0])
         for family, adapter in product(families, adapters):
             whole = _check_whole(make, runs, family, adapter)

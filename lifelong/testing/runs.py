@@ -32,10 +32,11 @@ class ToyRuns:
     Args:
         folder: for models and runs.
         toy: makes the model of a family in a folder, and returns the folder.
+        precision: of the Trainer.
     """
 
-    def __init__(self, folder: Path, toy: Toy = toy_model) -> None:
-        self.folder, self.toy = folder, toy
+    def __init__(self, folder: Path, toy: Toy = toy_model, precision: str = "32-true") -> None:
+        self.folder, self.toy, self.precision = folder, toy, precision
         self.models: dict[str, Path] = {}
         self._without: dict[tuple[str, str], Run] = {}
 
@@ -55,7 +56,7 @@ class ToyRuns:
             check_resources=False,
             evaluate={"probes": False, "max_new_tokens": 2},
             folder=self.folder / "runs" / name / family / adapter,
-            trainer={"accelerator": "cpu"},
+            trainer={"accelerator": "cpu", "precision": self.precision},
         )
 
     def run(self, strategies: Sequence[Strategy], family: str, adapter: str, name: str) -> Run:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from lifelong.errors import ConfigError
 from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.strategies import Stage
-from lifelong.strategies.agem import AGEM, agem_projection
+from lifelong.strategies.agem import AGEM, agem_weight
 from lifelong.strategies.base import prepare
 from lifelong.strategies.episodes import memory_gradient
 from lifelong.strategies.gem import GEM
@@ -67,8 +69,15 @@ def fit(learner, stage):
     return learner
 
 
-def flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([gradient.flatten() for gradient in gradients.values()])
+def flat(gradients: dict[str, torch.Tensor] | Sequence[torch.Tensor]) -> torch.Tensor:
+    parts = gradients.values() if isinstance(gradients, dict) else gradients
+    return torch.cat([gradient.flatten() for gradient in parts])
+
+
+def projected(gradient: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """A gradient in two parts, of which the first is an entry; itself where it may stay."""
+    weight = agem_weight(gradient.split([1, len(gradient) - 1]), reference.split([1, len(gradient) - 1]))
+    return gradient if weight is None else gradient + weight * reference
 
 
 # ---------------------------------------------------------------- the projection
@@ -76,7 +85,7 @@ def flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def test_a_gradient_against_the_reference_loses_that_part_of_it_and_nothing_else():
     # by hand: (1, -1, 2) . (0, 2, 0) = -2, and 2 * 2 = 4, so (1, -1, 2) + 2 / 4 * (0, 2, 0)
-    found = agem_projection(torch.tensor([1.0, -1.0, 2.0]), torch.tensor([0.0, 2.0, 0.0]))
+    found = projected(torch.tensor([1.0, -1.0, 2.0]), torch.tensor([0.0, 2.0, 0.0]))
     assert found.tolist() == [1.0, 0.0, 2.0]
 
 
@@ -85,7 +94,7 @@ def test_the_projection_is_the_equation_and_never_against_the_reference(seed):
     gradient, reference = vectors(2, 50, seed=seed)
     if gradient @ reference > 0:
         reference = -reference
-    found = agem_projection(gradient, reference)
+    found = projected(gradient, reference)
     by_numpy = gradient.numpy() - (gradient.numpy() @ reference.numpy()) / (reference.numpy() @ reference.numpy()) * (
         reference.numpy()
     )
@@ -99,9 +108,13 @@ def test_the_projection_is_the_equation_and_never_against_the_reference(seed):
 
 
 @pytest.mark.parametrize("reference", [[1.0, 1.0], [0.0, 0.0], [-2.0, 1.0], [float("nan"), 1.0], [float("-inf"), 0.0]])
-def test_a_gradient_that_agrees_or_meets_no_usable_reference_is_the_same_object(reference):
-    gradient = torch.tensor([1.0, 2.0])
-    assert agem_projection(gradient, torch.tensor(reference)) is gradient
+def test_a_gradient_that_agrees_or_meets_no_usable_reference_stays(reference):
+    assert agem_weight([torch.tensor([1.0, 2.0])], [torch.tensor(reference)]) is None
+
+
+@pytest.mark.parametrize("gradient", [[-math.inf, 1.0], [math.nan, -1.0], [-1.0, math.inf]])
+def test_a_gradient_that_is_not_finite_stays(gradient):
+    assert agem_weight([torch.tensor(gradient)], [torch.ones(2)]) is None
 
 
 # ---------------------------------------------------------------- the memory's gradient
@@ -114,7 +127,7 @@ def test_the_memorys_gradient_is_that_of_the_mean_loss_per_answer_token(make_lea
     learner.begin_stage(stage)
     rows = list(stage.train)  # eight rows, read three at a time
     expected = row_by_row_gradient(learner, rows)
-    assert torch.allclose(memory_gradient(learner.train(), rows), flat(expected), atol=1e-6)
+    assert torch.allclose(flat(memory_gradient(learner.train(), rows)), flat(expected), atol=1e-6)
 
 
 def test_the_memorys_gradient_leaves_no_trace(learner, tiny_stream):
@@ -137,7 +150,7 @@ def test_auxiliary_losses_of_a_mixture_stay_out_of_the_memorys_gradient(make_lea
         learner = make_learner(adapter=adapter)
         stage = Stage.of(tiny_stream[0], 1)
         learner.begin_stage(stage)
-        found.append(memory_gradient(learner, list(stage.train)))
+        found.append(flat(memory_gradient(learner, list(stage.train))))
     assert found[0].any()
     assert torch.equal(*found)
 
@@ -157,7 +170,7 @@ def test_a_step_against_the_memory_is_projected(learner, tiny_stream):
     reference = row_by_row_gradient(learner, strategy.episodes.rows)
     noise = {name: 0.01 * torch.randn_like(gradient) for name, gradient in reference.items()}
     against = {name: noise[name] - gradient for name, gradient in reference.items()}
-    expected = agem_projection(flat(against).double(), flat(reference).double())
+    expected = projected(flat(against).double(), flat(reference).double())
     found = flat(stepped(learner, strategy, against))
     assert torch.allclose(found.double(), expected, atol=1e-6)
     assert float(found @ flat(reference)) > -1e-5 * float(flat(reference).norm() * flat(against).norm())
@@ -176,7 +189,7 @@ def test_a_parameter_without_a_gradient_counts_as_zero_and_gets_its_part_of_the_
     first = next(iter(reference))
     against = {name: None if name == first else -gradient for name, gradient in reference.items()}
     zeros = {name: torch.zeros_like(reference[name]) if one is None else one for name, one in against.items()}
-    expected = agem_projection(flat(zeros), flat(reference))
+    expected = projected(flat(zeros), flat(reference))
     found = stepped(learner, strategy, against)
     assert torch.allclose(flat(found), expected, atol=1e-6)
     assert found[first].any()
@@ -204,15 +217,12 @@ def test_a_classifiers_head_is_projected_too(make_learner, bert_folder, labelled
     learner = make_learner(bert_folder, labels=labels_of(labelled_stream.tasks))
     strategy = remembering(AGEM(), learner, labelled_stream)
     gradient = memory_gradient(learner, strategy.episodes.rows)
-    assert gradient.isfinite().all()
+    assert flat(gradient).isfinite().all()
     head = [name for name in trained(learner) if name.startswith("head")]
-    against, start = {}, 0
-    for name, parameter in trained(learner).items():
-        against[name] = -gradient[start : start + parameter.numel()].view_as(parameter)
-        start += parameter.numel()
+    against = {name: -part for name, part in zip(trained(learner), gradient, strict=True)}
     strategy.batch_size = None
     found = stepped(learner, strategy, against)
-    size = flat(found).norm() / gradient.norm()
+    size = flat(found).norm() / flat(gradient).norm()
     assert head and size < 1e-3  # the opposite of the reference has nothing left
 
 
@@ -249,7 +259,7 @@ def test_a_trained_step_is_projected_once_over_all_micro_batches(make_learner, t
     reference = flat(row_by_row_gradient(learner, memory.rows))
     plain, found = step(()), step((AGEM(rows_per_task=8),))
     assert plain @ reference < 0
-    assert torch.allclose(found, agem_projection(plain, reference), atol=1e-4)
+    assert torch.allclose(found, projected(plain, reference), atol=1e-4)
     assert (found - plain).norm() > 0.01 * plain.norm()
 
 
@@ -274,7 +284,7 @@ def test_the_state_survives_a_safe_load(learner, tiny_stream):
         one.before_stage(learner, learner.stage)
     assert twin.episodes.rows == strategy.episodes.rows
     rows = strategy.episodes.rows
-    assert torch.equal(strategy.drawn_gradient(learner, rows), twin.drawn_gradient(learner, rows))
+    assert torch.equal(*(flat(one.drawn_gradient(learner, rows)) for one in (strategy, twin)))
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,10 @@ class Case:
         """Those of the case that the strategy declares."""
         return [family for family in self.make().traits.families if family in self.families]
 
-    def check(self, adapters: tuple[str, ...], families: list[str], zero: bool = True) -> None:
-        check_strategy(self.make, self.zero if zero else None, adapters, families, self.toy)
+    def check(
+        self, adapters: tuple[str, ...], families: list[str], zero: bool = True, precision: str = "32-true"
+    ) -> None:
+        check_strategy(self.make, self.zero if zero else None, adapters, families, self.toy, precision)
 
 
 def synthesized(**settings: object) -> Case:
@@ -51,7 +53,9 @@ def fisher(kind: str) -> Case:
 CASES = {
     "AGEM": Case(lambda: st.AGEM(rows_per_task=3)),
     "Cumulative": Case(st.Cumulative),
-    "DarkReplay": Case(lambda: st.DarkReplay(capacity=0.5, alpha=0.5, beta=0.5)),
+    "DarkReplay": Case(
+        lambda: st.DarkReplay(capacity=0.5, alpha=0.5, beta=0.5), lambda: st.DarkReplay(alpha=0.0, beta=0.0)
+    ),
     "EWC": fisher("empirical"),
     "GEM": Case(lambda: st.GEM(rows_per_task=3)),
     # a classifier learns labels of its own tasks alone
@@ -121,6 +125,17 @@ def test_it_keeps_the_contract(name):
 def test_it_keeps_the_contract_in_modes_that_keep_more(name):
     case = CASES_OF_MODES[name]
     case.check(usual_adapter(case), case.families_of_both()[:1])
+
+
+def test_a_teacher_from_before_a_stage_is_the_same_in_a_resumed_run_of_half_precision():
+    CASES["LwF"].check(("LoRA",), ["causal"], zero=False, precision="bf16-true")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_it_keeps_the_contract_in_half_precision(name):
+    case = CASES[name]
+    case.check(usual_adapter(case), case.families_of_both()[:1], precision="bf16-true")
 
 
 @pytest.mark.slow

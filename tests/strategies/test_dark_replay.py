@@ -15,9 +15,14 @@ from lifelong.data import collate
 from lifelong.errors import ConfigError, RunError
 from lifelong.learner import Learner, Training
 from lifelong.strategies.base import Stage
-from lifelong.strategies.dark_replay import ABSENT, DarkReplay, KeptLogits, compressed, joined, logit_distance
+from lifelong.strategies.dark_replay import ABSENT, DarkReplay, KeptLogits, compressed, joined, logit_distances
 
 LEAST = torch.finfo(torch.float32).min
+
+
+def logit_distance(logits: torch.Tensor, kept: KeptLogits) -> torch.Tensor:
+    """The mean over tokens."""
+    return logit_distances(logits, kept).mean()
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -121,9 +126,14 @@ def alone(learner: Learner, row: dict) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def step(replay: DarkReplay, learner: Learner, rows: list[dict]) -> tuple[dict, torch.Tensor, torch.Tensor]:
-    """A batch extended, the loss as a training step takes it, and what the strategy makes of it; no dropout."""
+    """The batch of a step of one micro-batch, extended, its loss, and what the strategy makes of it; no dropout."""
     learner.eval()
-    batch = replay.extend_batch(learner, learner.batch_of(rows))
+    replay.on_train_batch_start(None, learner, [], 0)
+    return answered(replay, learner, replay.extend_batch(learner, learner.batch_of(rows)))
+
+
+def answered(replay: DarkReplay, learner: Learner, batch: dict) -> tuple[dict, torch.Tensor, torch.Tensor]:
+    """An extended batch, its loss as a training step takes it, and what the strategy makes of it."""
     with torch.no_grad():
         outputs, batch["targets"] = learner.answer_logits(batch)
         losses = cross_entropy(outputs.logits.transpose(1, 2), batch["targets"], reduction="none")
@@ -166,6 +176,37 @@ def test_the_loss_is_its_three_terms_by_hand(family):
     assert float(torch.stack(squares).mean()) > 1e-4
 
 
+def test_the_means_are_over_all_that_a_step_draws_however_it_is_split(learner, tiny_stream):
+    stages = stages_of(tiny_stream)
+    replay = after(DarkReplay(alpha=0.3, beta=0.7, top_k=None, capacity=1.0), learner, stages[:2])
+    old = {(row["task"], row["id"]): row for stage in stages[:2] for row in stage.train}
+    then = {number: alone(learner, row)[0] for number, row in old.items()}
+    change_weights(learner)
+    learner.begin_stage(stages[2])
+    replay.before_stage(learner, stages[2])
+    learner.eval()
+    new = list(stages[2].train)
+    replay.on_train_batch_start(None, learner, [], 0)
+    batches = [replay.extend_batch(learner, learner.batch_of(rows)) for rows in (new[:1], new[1:4])]
+    changes = []
+    for batch in batches:
+        _, loss, changed = answered(replay, learner, batch)
+        changes.append(changed - loss)
+    first, second = (list(zip(batch["task"], batch["id"], strict=True)) for batch in batches)
+    compared, replayed = first[1:2] + second[3:6], first[2:] + second[6:]
+    distances = torch.cat([(then[number] - alone(learner, old[number])[0]).square().mean(1) for number in compared])
+    losses = torch.cat([cross_entropy(*alone(learner, old[number]), reduction="none") for number in replayed])
+    assert len({len(then[number]) for number in compared}) > 1
+    expected = 0.3 * distances.mean() + 0.7 * losses.mean()
+    torch.testing.assert_close(sum(changes) / 2, expected, rtol=1e-4, atol=1e-5)
+    # a step's tokens are its own
+    again = step(replay, learner, new[:1])
+    ids = list(zip(again[0]["task"], again[0]["id"], strict=True))[1:]
+    one = 0.3 * (then[ids[0]] - alone(learner, old[ids[0]])[0]).square().mean()
+    other = 0.7 * cross_entropy(*alone(learner, old[ids[1]]))
+    torch.testing.assert_close(again[2] - again[1], one + other, rtol=1e-4, atol=1e-5)
+
+
 def test_the_two_terms_are_of_independent_draws(learner, tiny_stream):
     replay = after(DarkReplay(capacity=1.0), learner, stages_of(tiny_stream)[:2])
     drawn = [step(replay, learner, list(tiny_stream_rows(tiny_stream)))[0]["id"][3:] for _ in range(4)]
@@ -184,6 +225,15 @@ def test_a_term_without_weight_draws_nothing(alpha, beta, rows, learner, tiny_st
     assert replay.rows_added(3) == rows
     assert (changed is loss) == (rows == 0)
     assert bool(replay.logits) == (alpha > 0)
+
+
+def test_without_either_term_nothing_is_kept(learner, tiny_stream):
+    replay = after(DarkReplay(alpha=0, beta=0, capacity=1.0), learner, stages_of(tiny_stream)[:2])
+    assert replay.rows == []
+    state = replay.state_dict()
+    assert state["buffers"] == {} and not state["values"].numel()
+    replay.load_state_dict(state)
+    assert replay.rows == []
 
 
 def test_before_there_is_anything_to_replay_nothing_changes(learner, tiny_stream):

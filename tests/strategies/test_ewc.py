@@ -11,11 +11,13 @@ from peft import LoraConfig
 from lifelong.classification import labels_of
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError
+from lifelong.experiment import Experiment
 from lifelong.strategies import Stage
 from lifelong.strategies.base import prepare
 from lifelong.strategies.ewc import EWC
+from lifelong.strategies.mas import MAS
 from lifelong.strategies.weights import snapshot, trained
-from lifelong.tasks import Task
+from lifelong.tasks import Task, TaskStream
 
 
 def stages_of(stream) -> list[Stage]:
@@ -177,6 +179,28 @@ def test_a_model_with_nothing_to_train_is_refused_before_training(learner, tiny_
     learner.requires_grad_(False)
     with pytest.raises(ConfigError, match="nothing to train"):
         EWC().check(learner, stages_of(tiny_stream))
+
+
+def test_a_run_with_gradient_checkpointing_remembers_the_same(tiny_stream, llama_folder, tmp_path):
+    states = []
+    for checkpointing in (False, True):
+        run = Experiment(
+            TaskStream("two", tiny_stream.limit(train=4, test=1).tasks[:2]),
+            str(llama_folder),
+            strategies=[EWC(), MAS()],
+            epochs=1,
+            batch_size=2,
+            gradient_checkpointing=checkpointing,
+            check_resources=False,
+            evaluate={"probes": False, "max_new_tokens": 2},
+            folder=tmp_path / str(checkpointing),
+            trainer={"accelerator": "cpu"},
+        ).run(quiet=True)
+        files = (run.folder.stage(2) / "strategies" / f"{name}.pt" for name in ("EWC", "MAS"))
+        states.append([torch.load(file, weights_only=True)["importance"] for file in files])
+    for plain, checkpointed in zip(*states, strict=True):
+        largest = max(one.max() for one in plain.values())
+        assert all((checkpointed[name] - one).abs().max() <= 1e-4 * largest for name, one in plain.items())
 
 
 @pytest.mark.parametrize("other", ["IncrementalLoRA", "OrthogonalLoRA", "SLAO"])

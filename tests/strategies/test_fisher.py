@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lifelong.adapters import MoralConfig
 from lifelong.classification import labels_of
+from lifelong.dry_run import AliveBytes
 from lifelong.encoding import IGNORED
 from lifelong.strategies import Stage
 from lifelong.strategies.fisher import answers, choices, differentiated, drawn, fisher_diagonal, rows_of
@@ -198,6 +199,41 @@ def test_of_a_transformer_it_equals_a_loop_over_rows_at_any_batch_size(case):
             for name, one in found.items():
                 assert (one - expected[name]).abs().max() <= 1e-6 * largest, name
     assert all(one.grad is None for one in parameters.values())
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize(
+    "case",
+    ["llama", "llama with LoRA", "gpt2, whose output layer is its embedding", "t5 with LoRA", "bert"],
+    indirect=True,
+)
+def test_gradient_checkpointing_changes_nothing(case, use_reentrant):
+    learner, stage, together = case
+    rows, parameters = stage.train.to_list()[:3], trained(learner)
+    expected = loop(learner, rows)
+    model = learner.model
+    # transformers renamed it within version 5
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": use_reentrant})
+    learner.train()
+    with differentiated(learner):
+        assert separable(learner, parameters, rows[:2], answers(learner)) == together
+        found = fisher_diagonal(learner, parameters, rows, answers(learner), batch_size=3)
+    assert close(found, expected, rtol=1e-4, atol=1e-6 * float(max(one.max() for one in expected.values())))
+
+
+def test_what_is_held_at_a_time_does_not_grow_with_batch_times_model():
+    layers, rows = 32, 16
+    model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(layers)))
+    x, y = torch.randn(rows, 128), torch.zeros(rows, 1, dtype=torch.long)
+
+    def forward(some):
+        return model(x[list(some)]).unsqueeze(1), y[list(some)]
+
+    with AliveBytes() as alive:
+        fisher_diagonal(model, dict(model.named_parameters()), range(rows), forward, batch_size=rows)
+    # the result, a gradient of one row, and of one of the 32 layers those of 16 rows, squared and summed
+    assert alive.peak < 4 * 4 * sum(one.numel() for one in model.parameters())
 
 
 @pytest.mark.parametrize("case", ["llama with LoRA"], indirect=True)

@@ -12,9 +12,9 @@ from scipy.optimize import minimize
 from lifelong.errors import ConfigError
 from lifelong.learner import Training
 from lifelong.strategies import Stage
-from lifelong.strategies.agem import agem_projection
+from lifelong.strategies.agem import agem_weight
 from lifelong.strategies.episodes import memory_gradient
-from lifelong.strategies.gem import GEM, gem_projection
+from lifelong.strategies.gem import GEM, gem_weights
 from lifelong.strategies.weights import trained
 
 CASES = [(tasks, size, seed) for tasks, size in [(1, 6), (2, 6), (3, 5), (5, 12), (6, 4)] for seed in range(6)]
@@ -26,6 +26,14 @@ def problem(tasks: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
     references = torch.randn(tasks, size, dtype=torch.float64, generator=draw)
     gradient = torch.randn(size, dtype=torch.float64, generator=draw) - references.mean(0)
     return gradient, references
+
+
+def projected(gradient: torch.Tensor, references: torch.Tensor, margin: float = 0.0) -> torch.Tensor:
+    """A gradient with its weighted references; itself where it may stay."""
+    weights = gem_weights([gradient], references[:, None], margin)
+    return (
+        gradient if weights is None else gradient + torch.tensor(weights, dtype=torch.float64).to(gradient) @ references
+    )
 
 
 def dual_by_every_active_set(gradient: np.ndarray, references: np.ndarray, margin: float) -> np.ndarray:
@@ -58,7 +66,7 @@ def test_the_projection_is_the_nearest_vector_that_a_general_solver_finds(tasks,
         options={"ftol": 1e-14, "maxiter": 1000},
     )
     assert solved.success
-    found = gem_projection(gradient, references)
+    found = projected(gradient, references)
     assert np.allclose(found.numpy(), solved.x, atol=1e-5)
     assert (references @ found >= -1e-8).all()
 
@@ -68,10 +76,10 @@ def test_the_projection_is_the_nearest_vector_that_a_general_solver_finds(tasks,
 def test_the_dual_is_the_best_of_all_active_sets(tasks, size, seed, margin):
     gradient, references = problem(tasks, size, seed)
     if not (references @ gradient < 0).any():  # nothing to project
-        assert torch.equal(gem_projection(gradient, references, margin), gradient)
+        assert torch.equal(projected(gradient, references, margin), gradient)
         return
     best = dual_by_every_active_set(gradient.numpy(), references.numpy(), margin)
-    found = gem_projection(gradient, references, margin)
+    found = projected(gradient, references, margin)
     assert np.allclose(found.numpy(), gradient.numpy() + best @ references.numpy(), atol=1e-6)
     assert (references @ found >= -1e-8).all()
 
@@ -79,21 +87,21 @@ def test_the_dual_is_the_best_of_all_active_sets(tasks, size, seed, margin):
 def test_one_task_without_a_margin_is_a_gem():
     gradient, references = problem(1, 20, 3)
     assert gradient @ references[0] < 0
-    assert torch.allclose(gem_projection(gradient, references), agem_projection(gradient, references[0]))
+    assert gem_weights([gradient], references[None]) == pytest.approx([agem_weight([gradient], references)], rel=1e-9)
 
 
-def test_a_gradient_that_agrees_with_all_tasks_is_the_same_object_whatever_the_margin():
+def test_a_gradient_that_agrees_with_all_tasks_stays_whatever_the_margin():
     gradient, references = torch.tensor([1.0, 1.0]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    assert gem_projection(gradient, references, 0.5) is gradient
+    assert gem_weights([gradient], references[:, None], 0.5) is None
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e8])
 def test_the_size_of_gradients_does_not_matter(scale):
     gradient, references = problem(4, 10, 1)
     sizes = torch.tensor([1e-3, 1.0, 1e3, 1.0], dtype=torch.float64)[:, None]
-    expected = gem_projection(gradient, references)
+    expected = projected(gradient, references)
     assert not torch.equal(expected, gradient)
-    assert torch.allclose(gem_projection(gradient * scale, references * scale * sizes) / scale, expected, atol=1e-8)
+    assert torch.allclose(projected(gradient * scale, references * scale * sizes) / scale, expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("extra", ["same", "nearly", "zero", "opposite"])
@@ -106,15 +114,15 @@ def test_references_that_depend_on_each_other_are_no_difficulty(extra):
         "opposite": -references[:1],
     }[extra]
     both = torch.cat([references, more])
-    found = gem_projection(gradient, both)
+    found = projected(gradient, both)
     assert (both @ found >= -1e-7).all()
     if extra != "opposite":
-        assert torch.allclose(found, gem_projection(gradient, references), atol=1e-6)
+        assert torch.allclose(found, projected(gradient, references), atol=1e-6)
 
 
 def test_in_float32_the_constraints_hold_to_its_precision():
     gradient, references = (part.float() for part in problem(8, 5000, 0))
-    found = gem_projection(gradient, references)
+    found = projected(gradient, references)
     sizes = references.norm(dim=1) * gradient.norm()
     assert found.dtype == torch.float32 and (references @ gradient < 0).any()
     assert (references @ found / sizes > -1e-6).all()
@@ -122,7 +130,9 @@ def test_in_float32_the_constraints_hold_to_its_precision():
 
 def test_what_is_not_finite_is_left_alone():
     gradient = torch.tensor([1.0, -1.0])
-    assert gem_projection(gradient, torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])) is gradient
+    references = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])
+    assert gem_weights([gradient], references[:, None]) is None
+    assert gem_weights([gradient / 0], torch.eye(2)[:, None]) is None
 
 
 def test_a_step_against_two_tasks_goes_against_neither(make_learner, tiny_stream):
@@ -133,7 +143,8 @@ def test_a_step_against_two_tasks_goes_against_neither(make_learner, tiny_stream
     stage = Stage.of(tiny_stream[2], 3, tiny_stream.tasks[:2])
     learner.begin_stage(stage)
     strategy.before_stage(learner, stage)
-    references = torch.stack([memory_gradient(learner, rows) for rows in strategy.episodes.tasks])
+    gradients = (memory_gradient(learner, rows) for rows in strategy.episodes.tasks)
+    references = torch.stack([torch.cat([part.flatten() for part in gradient]) for gradient in gradients])
     assert [len(rows) for rows in strategy.episodes.tasks] == [4, 4]
     own = -references.sum(0) + 0.01 * torch.randn_like(references[0])
     start = 0

@@ -9,9 +9,11 @@ import torch
 from peft import LoraConfig
 
 from lifelong.errors import ConfigError
+from lifelong.experiment import Experiment
 from lifelong.strategies import Stage
 from lifelong.strategies.l2_anchor import L2Anchor
 from lifelong.strategies.weights import trained
+from lifelong.tasks import TaskStream
 
 
 @pytest.fixture
@@ -75,6 +77,23 @@ def test_a_model_with_nothing_to_train_is_refused_before_training(learner):
     learner.requires_grad_(False)
     with pytest.raises(ConfigError, match="nothing to train"):
         L2Anchor().check(learner, [])
+
+
+def test_in_half_precision_the_anchor_is_where_training_begins(make_learner, llama_folder, tiny_stream, tmp_path):
+    run = Experiment(
+        TaskStream("one", tiny_stream.limit(train=2, test=1).tasks[:1]),
+        str(llama_folder),
+        strategies=[L2Anchor(to="start")],
+        epochs=1,
+        check_resources=False,
+        evaluate={"probes": False, "max_new_tokens": 2},
+        folder=tmp_path / "run",
+        trainer={"accelerator": "cpu", "precision": "bf16-true"},
+    ).run(quiet=True)
+    anchor = torch.load(run.folder.stage(1) / "strategies" / "L2Anchor.pt", weights_only=True)["anchor"]
+    read = trained(make_learner())  # in float32
+    assert all(torch.equal(one, read[name].bfloat16().float()) for name, one in anchor.items())
+    assert not all(torch.equal(one, read[name]) for name, one in anchor.items())
 
 
 @pytest.mark.parametrize("settings", [{"strength": -1}, {"to": "end"}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from torch.nn.functional import kl_div
 from lifelong.classification import Classification, labels_of
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError
+from lifelong.learner import Training
+from lifelong.libraries import quiet_libraries
+from lifelong.loop import make_trainer
 from lifelong.strategies import Stage
 from lifelong.strategies.lwf import LwF, distillation
 from lifelong.strategies.weights import trained
@@ -61,6 +65,8 @@ def stage_two(learner, stream, weights=None):
 
 
 def step(learner, batch, lwf, loss=0.0):
+    """What becomes of the loss of a step of one micro-batch."""
+    learner.divisor = ((batch["labels"] != IGNORED).sum(1) * batch["weight"]).sum()
     outputs, batch["targets"] = learner.answer_logits(batch)
     return lwf.loss(learner, batch, outputs, torch.tensor(loss))
 
@@ -88,6 +94,34 @@ def test_the_loss_is_the_mean_divergence_per_answer_token_from_the_model_before(
                 total += weight * 4 * float((p * (p / q).log()).sum())
                 count += weight
     assert step(learner, batch, lwf, loss=3.0).item() == pytest.approx(3 + 0.5 * total / count, rel=1e-4)
+
+
+def test_the_mean_is_over_the_step_however_it_is_split(make_learner, tiny_stream):
+    stage, weights = Stage.of(tiny_stream[1], 2, tiny_stream.tasks[:1]), []
+    for accumulate in (1, 2, 4):
+        lwf = LwF(weight=50.0)
+        training = Training(
+            epochs=2,
+            batch_size=8 // accumulate,
+            accumulate=accumulate,
+            optimizer="SGD",
+            learning_rate=0.1,
+            schedule="constant",
+            gradient_clip=None,
+        )
+        learner = make_learner(training=training, strategies=[lwf])
+        for module in learner.modules():
+            module.attention_dropout = 0.0  # whose draws would depend on the split
+        loader = learner.begin_stage(stage)
+        tokens = [int((batch["labels"] != IGNORED).sum()) for batch in next(iter(loader))]
+        assert len(tokens) == accumulate and (accumulate == 1 or len(set(tokens)) > 1)
+        lwf.before_stage(learner, stage)
+        with quiet_libraries():
+            trainer = make_trainer(SimpleNamespace(trainer={"accelerator": "cpu"}), max_epochs=2, callbacks=[lwf])
+            trainer.fit(learner.train(), loader)
+        weights.append(trained(learner))
+    for some in weights[1:]:
+        assert all(torch.allclose(some[name], one, atol=1e-5) for name, one in weights[0].items())
 
 
 def test_it_is_zero_while_the_weights_are_those_of_the_teacher_and_pulls_back_to_them(learner, tiny_stream):

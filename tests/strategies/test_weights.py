@@ -41,6 +41,18 @@ def test_swapped_weights_answer_inside_and_not_outside(learner):
     assert torch.equal(learner.model(ids).logits, before)
 
 
+def test_weights_of_another_type_are_rounded_to_the_models(learner):
+    learner.bfloat16().eval()
+    ids, weights = torch.arange(6)[None], snapshot(learner)
+    before = learner.model(ids).logits
+    with torch.no_grad():
+        for parameter in trained(learner).values():
+            parameter.zero_()
+    with swapped(learner, {name: one.float() for name, one in weights.items()}):
+        assert torch.equal(learner.model(ids).logits, before)
+    assert all(parameter.dtype == torch.bfloat16 for parameter in trained(learner).values())
+
+
 def test_a_gradient_is_that_of_the_own_weights_though_others_answered_in_between(learner):
     ids = torch.arange(6)[None]
     learner.eval()
