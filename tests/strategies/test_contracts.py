@@ -135,7 +135,9 @@ def test_a_teacher_from_before_a_stage_is_the_same_in_a_resumed_run_of_half_prec
 @pytest.mark.parametrize("name", CASES)
 def test_it_keeps_the_contract_in_half_precision(name):
     case = CASES[name]
-    case.check(usual_adapter(case), case.families_of_both()[:1], precision="bf16-true")
+    # half precision hides small changes of a LoRA; a writer whose weights are all trained unlearns how to write
+    adapter = case.make().traits.adapters[:1] if case.toy is toy_model else usual_adapter(case)
+    case.check(adapter, case.families_of_both()[:1], precision="bf16-true")
 
 
 @pytest.mark.slow
