@@ -39,7 +39,7 @@ class Case:
 
 
 def synthesized(**settings: object) -> Case:
-    # two of six rows are demonstrations, and the toy knows eight: others are left to be written; warmer, with all of its
+    # two of six rows are demonstrations, and the toy knows eight: others are left to be written; warmer, with all
     # weights trained, it writes nothing that can be read by the third stage
     settings = {"demonstrations": 2, "shown": 2, "rows": 24, "temperature": 0.5} | settings
     return Case(lambda: st.SelfSynthesizedReplay(**settings), toy=toy_writer)
