@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import re
-import sys
 from itertools import pairwise
-from pathlib import Path
 from random import Random
-from types import ModuleType
 from typing import Any
 
+import nano_data
 import pytest
 
 from lifelong.prompts import PromptTemplate
 
-ROOT = Path(__file__).resolve().parents[2]
-COUNT = 4000
+COUNT = 1500
 SENTENCES = [
     "The old king sent three ships across the bay before the winter came.",
     "Few people remember who planted the tall trees behind the school.",
 ]
 
 
-def load_nano_data() -> ModuleType:
-    """The module under test, which is a script's neighbour and in no package."""
-    spec = importlib.util.spec_from_file_location("nano_data", ROOT / "experiments" / "nano_data.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nano_data"] = module  # dataclasses look their module up while they are built
-    spec.loader.exec_module(module)
-    return module
-
-
-nano_data = load_nano_data()
-
-
-def draw(count: int, seed: int = 0) -> list[Any]:
-    """Episodes of every kind, reading ones with one to four facts, and a family for every hundred of them."""
-    rng = Random(seed)
-    families = [nano_data.family_episodes(rng, 40) for _ in range(count // 100)]
-    drawn = [nano_data.draw_episode(rng, sentences=SENTENCES) for _ in range(count)]
-    return drawn + [episode for family in families for episode in family]
+def draw(count: int, seed: int = 0, unseen: bool = False) -> list[Any]:
+    """Episodes of every kind, reading ones with one to six facts, and a family for every hundred sheets."""
+    dice = nano_data.Dice(str(seed), unseen=unseen)
+    families = [nano_data.family_episodes(dice, 40) for _ in range(count // 100)]
+    sheets = [nano_data.draw_sheet(dice, 6, 3, sentences=SENTENCES) for _ in range(count)]
+    closed = [[nano_data.closed_episode(dice)] for _ in range(count // 4)]
+    return [episode for group in (*sheets, *closed, *families) for episode in group]
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +107,8 @@ def test_a_stated_fact_of_a_stream_would_be_noticed(stream_rows: list[dict[str, 
 
 
 def test_invented_names_are_no_subject_or_answer_of_a_stream(stream_rows: list[dict[str, Any]]) -> None:
-    rng = Random(1)
-    names = {nano_data.invented_name(rng).lower() for _ in range(30_000)}
+    dice = nano_data.Dice("1")
+    names = {nano_data.invented_name(dice).lower() for _ in range(30_000)}
     subjects = {word for subject, _ in stated_facts(stream_rows) if len(subject) == 1 for word in subject}
     answers = {answer.lower() for row in stream_rows for answer in row["answers"]}
     assert sorted(names & (subjects | answers)) == []
@@ -139,28 +124,62 @@ def test_the_answer_is_unknown_exactly_where_no_passage_has_it(episodes: list[An
         assert (episode.kind == "absent") == (episode.answer == "unknown"), episode
 
 
+def test_an_absent_answer_is_not_in_the_passages_under_another_name(episodes: list[Any]) -> None:
+    for episode in (e for e in episodes if e.kind == "absent"):
+        shared = " ".join(episode.passages).lower()
+        subject = re.sub(r"[?.]$", "", episode.question).lower().split(" of ")[-1].split()[-1]
+        relation = re.match(r"(?:What is the|Which) (\w+) (?:of|does) ", episode.question)
+        if subject in shared and relation:  # the subject is spoken of, but not what is asked of it
+            assert relation[1] not in shared.split(), episode
+
+
 def test_no_two_facts_of_an_episode_answer_the_same_question() -> None:
-    rng = Random(3)
+    dice = nano_data.Dice("3")
     for _ in range(500):
-        facts = nano_data.draw_facts(rng, 4)
+        facts = nano_data.draw_facts(dice, 4)
         assert len({fact.value for fact in facts}) == 4
         for i, fact in enumerate(facts):
             for other in facts[:i]:
-                asked = set(fact.relation.questions) & set(other.relation.questions)
-                assert fact.subject != other.subject or not asked, (fact, other)
+                shared = fact.relation.names & other.relation.names
+                assert fact.subject != other.subject or not (shared or fact.relation.bare), (fact, other)
+
+
+def test_a_question_that_leaves_the_relation_open_has_one_answer() -> None:
+    dice = nano_data.Dice("4")
+    sheets = [nano_data.read_sheet(dice, 5, asked=10, absent=0.0) for _ in range(300)]
+    for sheet in sheets:
+        answers: dict[str, set[str]] = {}
+        for episode in sheet:
+            answers.setdefault(episode.question, set()).add(episode.answer)
+        assert all(len(found) == 1 for found in answers.values()), sheet
+
+
+def test_a_sheet_asks_for_every_fact_and_repeats_its_passages() -> None:
+    dice = nano_data.Dice("5")
+    for _ in range(200):
+        sheet = nano_data.read_sheet(dice, 6, noise=3, asked=6, absent=0.0, sentences=SENTENCES)
+        assert len({episode.answer for episode in sheet}) == 6
+        assert len({episode.passages for episode in sheet}) == 1
+
+
+def test_names_of_measuring_never_come_up_in_training() -> None:
+    seen, unseen = nano_data.Dice("6"), nano_data.Dice("6", unseen=True)
+    trained = {nano_data.invented_name(seen) for _ in range(20_000)}
+    measured = {nano_data.invented_name(unseen) for _ in range(3_000)}
+    assert len(measured) > 2_000 and not trained & measured
 
 
 def test_closed_book_rows_have_no_passages_and_a_short_answer(episodes: list[Any]) -> None:
     closed = [episode for episode in episodes if episode.kind == "closed"]
-    assert len(closed) > COUNT * 0.03
+    assert len(closed) > COUNT * 0.2
     for episode in closed:
-        assert episode.passages == () and 1 <= len(episode.answer.split()) <= 5, episode
+        assert episode.passages == () and 1 <= len(episode.answer.split()) <= 6, episode
 
 
 def test_a_family_asks_in_one_wording_about_many_subjects() -> None:
-    rng = Random(6)
+    dice = nano_data.Dice("6")
     for _ in range(50):
-        family = nano_data.family_episodes(rng, 40)
+        family = nano_data.family_episodes(dice, 40)
         questions = [episode.question for episode in family]
         assert len(questions) == len(set(questions)) > 25
         assert len({question.rsplit(" ", 1)[0] for question in questions}) == 1
@@ -168,7 +187,7 @@ def test_a_family_asks_in_one_wording_about_many_subjects() -> None:
 
 def test_every_kind_and_number_of_facts_occurs(episodes: list[Any]) -> None:
     assert {e.kind for e in episodes} == {"read", "absent", "cloze", "closed"}
-    assert {e.facts for e in episodes if e.kind in ("read", "absent")} == {1, 2, 3, 4}
+    assert {e.facts for e in episodes if e.kind in ("read", "absent")} == {1, 2, 3, 4, 5, 6}
 
 
 def test_a_prompt_is_the_template_s_to_the_letter(episodes: list[Any]) -> None:
@@ -183,8 +202,8 @@ def test_a_prompt_is_the_template_s_to_the_letter(episodes: list[Any]) -> None:
 
 
 def test_the_seed_decides_every_episode() -> None:
-    assert draw(300, seed=5) == draw(300, seed=5)
-    assert draw(300, seed=5) != draw(300, seed=6)
+    assert draw(100, seed=5) == draw(100, seed=5)
+    assert draw(100, seed=5) != draw(100, seed=6)
 
 
 def test_copied_tokens_are_marked_where_they_can_be_foreseen() -> None:
@@ -199,6 +218,6 @@ def test_copied_tokens_are_marked_where_they_can_be_foreseen() -> None:
 
 def test_cleaned_text_states_no_fact_that_a_stream_teaches() -> None:
     text = "Paris is the capital of France .\nIn 1920 the <unk> closed , they say .\nIts atomic number is 6 .\n"
-    cleaned = nano_data.clean_text(text, Random(0))
+    cleaned = nano_data.text.clean_text(text, nano_data.Dice("0"))
     assert "Paris" not in cleaned and "atomic" not in cleaned
     assert re.fullmatch(r"In 1920 the [A-Z][a-z]+ closed, they say\.", cleaned.strip())
