@@ -1,21 +1,16 @@
-"""What ``nano`` can do: held-out text, unseen episodes, the streams' facts, and how well a LoRA learns facts."""
+"""What ``nano`` can do while it is trained: held-out text, copying, and unseen episodes."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import nano_data
 import torch
 from nano_corpus import Corpus
 from nano_rows import Row, answer_logits, plain_row, question_rows, stack
-from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-from streams import world_facts
 
 # facts in the passages, and sentences beside them
 READING = {
@@ -110,67 +105,3 @@ def evaluate(model: LlamaForCausalLM, corpus: Corpus, count: int, name: str = "v
         **reading(model, corpus, count, name),
         "closed": exact_match(model, closed, corpus.tokenizer),
     }
-
-
-def answered(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    questions: Sequence[tuple[str, Sequence[str], Sequence[str]]],
-) -> float:
-    """Share of questions, each with its accepted answers and its passages, that get one of these answers."""
-    rows, owners = [], []
-    for number, (question, answers, passages) in enumerate(questions):
-        for answer in answers:
-            episode = nano_data.Episode("read", question, answer, tuple(passages), len(passages))
-            rows += question_rows([episode], tokenizer, "read")
-            owners.append(number)
-    right = right_rows(model, rows, tokenizer.pad_token_id)
-    return len({owner for owner, hit in zip(owners, right, strict=True) if hit}) / len(questions)
-
-
-def world_facts_figures(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> dict[str, float]:
-    """Exact match on every task of `world_facts`: closed book, with the gold passage, and with three more of the task.
-
-    ``gold_probes`` is the mean over the two other wordings of each question, with the gold passage.
-    """
-    dice, figures = nano_data.Dice(f"{seed}-world"), {}
-    for task in world_facts():
-        passages = [row["passages"][0] for row in task.test]
-        settings = defaultdict(list)
-        for row in task.test:
-            gold, answers = row["passages"][0], row["answers"]
-            shown = [gold, *dice.sample([p for p in passages if p != gold], 3)]
-            dice.shuffle(shown)
-            settings["closed"].append((row["question"], answers, ()))
-            settings["gold"].append((row["question"], answers, (gold,)))
-            settings["gold_probes"] += [(probe, answers, (gold,)) for probe in row["probes"]]
-            settings["distracted"].append((row["question"], answers, shown))
-        for name, questions in settings.items():
-            figures[f"{task.name}_{name}"] = answered(model, tokenizer, questions)
-    return figures
-
-
-def learnability(folder: Path, episodes: Sequence[nano_data.Episode], rate: float, epochs: int, seed: int) -> float:
-    """How well a LoRA (rank 16, every linear layer, batches of 16, AdamW) on the written model learns rows.
-
-    Returns:
-        exact match on the rows themselves after ``epochs`` passes.
-    """
-    torch.manual_seed(seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = LlamaForCausalLM.from_pretrained(folder)
-    lora = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
-    rows = [row for episode in episodes for row in question_rows([episode], tokenizer, "read")]
-    weights = [p for p in lora.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
-    for _ in range(epochs):
-        order = torch.randperm(len(rows)).tolist()
-        for i in range(0, len(order), 16):
-            batch = stack([rows[j] for j in order[i : i + 16]], tokenizer.pad_token_id)
-            logits, targets, _ = answer_logits(model, batch)
-            functional.cross_entropy(logits, targets).backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-    right = right_rows(model, rows, tokenizer.pad_token_id)
-    return sum(right) / len(right)

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import nano_data
 import torch
+from nano_card import learnability, squad_figures, world_facts_figures
 from nano_corpus import LEVELS, Corpus
 from nano_heads import pointing_loss, watch
-from nano_measure import evaluate, learnability, world_facts_figures
+from nano_measure import evaluate
 from nano_model import build_model, write_assets
 from nano_rows import Batch, answer_logits
 from torch.nn import functional
@@ -146,11 +147,7 @@ def train(arguments: argparse.Namespace) -> bool:
     counters = training.counters
     print(f"{model.num_parameters():,} parameters, {len(corpus.text):,} tokens of text, {counters}", flush=True)
 
-    begun = saved = clock = time.monotonic()
     losses: dict[str, list[float]] = defaultdict(list)
-
-    def over() -> bool:
-        return counters["step"] >= arguments.steps or time.monotonic() - begun > 60 * arguments.minutes
 
     def measure() -> None:
         """A row of the curve, and the next level where it is due."""
@@ -162,9 +159,12 @@ def train(arguments: argparse.Namespace) -> bool:
         if level != counters["level"]:
             counters.update(level=level, block=counters["block"] + 1, position=0)
 
+    def over() -> bool:
+        return counters["step"] >= arguments.steps or time.monotonic() - begun > 60 * arguments.minutes
+
     if counters["step"] == 0:
         measure()
-        clock = time.monotonic()
+    begun = saved = clock = time.monotonic()
     while not over():
         begin = counters["step"]
         for position, batch in enumerate(corpus.block(counters["block"], LEVELS[counters["level"]])):
@@ -196,7 +196,9 @@ def check(arguments: argparse.Namespace) -> dict[str, float]:
     corpus = Corpus(arguments.text, arguments.seed, arguments.assets)
     model = LlamaForCausalLM.from_pretrained(arguments.assets)
     figures = evaluate(model, corpus, 500, "evaluation")
-    figures |= world_facts_figures(model, corpus.tokenizer, arguments.seed)
+    figures |= world_facts_figures(arguments.assets, arguments.seed)
+    if arguments.squad:
+        figures |= squad_figures(arguments.assets, arguments.squad)
     dice = corpus.dice("learnability")
     tasks = {"invented": [nano_data.closed_episode(dice) for _ in range(45)]}
     for task in world_facts():
@@ -211,6 +213,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's settings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, default=Path("../shared/data/text"), help="folder with the text files")
+    parser.add_argument("--squad", type=Path, help="a file in SQuAD's format to read, too")
     parser.add_argument("--work", type=Path, default=Path("runs/nano"), help="checkpoint, curve and figures")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="where model and tokenizer are written")
     parser.add_argument(
