@@ -45,7 +45,7 @@ class Level:
 
 LEVELS = (
     Level(facts=0, copies=8, texts=4),
-    Level(facts=4, simple=True, copies=2, absent=0.02, passed=0.7),
+    Level(facts=4, simple=True, copies=2, absent=0.02),
     Level(facts=2, absent=0.04, passed=0.7),
     Level(facts=4, passed=0.8),
     Level(facts=6, passed=0.8),

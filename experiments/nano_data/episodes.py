@@ -121,10 +121,13 @@ _SHORT = (
     ("{v} belongs to {s}.", "What belongs to {s}?"),
     ("{s} goes with {v}.", "What goes with {s}?"),
 )
+_NAMED_SHORT = tuple(pair for pair in _SHORT if "{r}" in pair[1])
 
 
 def simple_sheet(dice: Dice, count: int, asked: int = 8, absent: float = 0.06) -> list[Episode]:
     """Questions about facts of a few tokens each, all in one wording: looking up in its barest form.
+
+    The facts are the same relation of different subjects, or different relations of one subject.
 
     Args:
         dice: the source of randomness.
@@ -132,26 +135,37 @@ def simple_sheet(dice: Dice, count: int, asked: int = 8, absent: float = 0.06) -
         asked: number of questions.
         absent: probability that a question has no answer in the passages.
     """
-    (stated, asks), relation = dice.choice(_SHORT), dice.choice(dice.choice(SYNONYMS))
+    named = dice.random() < 0.3
+    stated, asks = dice.choice(_NAMED_SHORT if named else _SHORT)
 
     def draw(kind: str) -> str:
         if kind == "number":
             return str(dice.randrange(1000))
         return common_word(dice) if kind == "word" else invented_name(dice)
 
-    kinds = dice.choice(("number", "word", "word", "name")), dice.choice(("number", "word", "word", "name"))
-    subjects, values = (list(dict.fromkeys(draw(kind) for _ in range(3 * count + 6))) for kind in kinds)
-    values = [value for value in values if value not in subjects[: count + 1]]
-    pairs = list(zip(subjects[:count], values, strict=False))
-    lines = [stated.replace("{r}", relation).replace("{s}", s).replace("{v}", v) for s, v in pairs]
+    def several(most: int) -> list[str]:
+        """Different ones of a kind; numbers may come up twice."""
+        kind = dice.choice(("number", "word", "word", "name"))
+        return list(dict.fromkeys(draw(kind) for _ in range(most)))
+
+    if named:  # one subject, and a relation for every fact
+        subjects = several(1) * (count + 1)
+        relations = [dice.choice(names) for names in dice.sample(SYNONYMS, count + 1)]
+    else:
+        subjects = several(3 * count + 6)[: count + 1]
+        relations = [dice.choice(dice.choice(SYNONYMS))] * (count + 1)
+    keys = list(zip(relations, subjects, strict=True))
+    values = [value for value in several(3 * count + 6) if value not in (*subjects, *relations)]
+    facts = list(zip(keys[:count], values, strict=False))
+    lines = [stated.format(r=relation, s=subject, v=value) for (relation, subject), value in facts]
     passages, episodes = _arranged(dice, lines), []
-    order = dice.sample(pairs, len(pairs))
+    order = dice.sample(facts, count)
     for number in range(asked):
-        subject, value = order[number % len(order)]
+        key, value = order[number % count]
         missing = dice.random() < absent
-        question = asks.replace("{r}", relation).replace("{s}", subjects[count] if missing else subject)
+        relation, subject = keys[count] if missing else key
         kind, answer = ("absent", UNKNOWN) if missing else ("read", value)
-        episodes.append(Episode(kind, question, answer, passages, count))
+        episodes.append(Episode(kind, asks.format(r=relation, s=subject), answer, passages, count))
     return episodes
 
 

@@ -90,7 +90,7 @@ def test_exact_match_is_that_of_greedy_decoding(nano: tuple[LlamaForCausalLM, Pr
 
 def test_a_level_ends_when_its_questions_are_answered() -> None:
     assert promoted(0, {"copied": 0.79}) == 0 and promoted(0, {"copied": 0.8}) == 1
-    assert promoted(1, {"simple_4": 0.69, "read_4": 1.0}) == 1 and promoted(1, {"simple_4": 0.7}) == 2
+    assert promoted(1, {"simple_4": 0.79, "read_4": 1.0}) == 1 and promoted(1, {"simple_4": 0.8}) == 2
     assert promoted(3, {"read_4": 0.79, "read_1": 1.0}) == 3 and promoted(3, {"read_4": 0.8}) == 4
     last = len(LEVELS) - 1
     assert promoted(last, {"read_6_noise": 1.0}) == last
