@@ -131,7 +131,7 @@ def simple_sheet(dice: Dice, count: int, asked: int = 8, absent: float = 0.06) -
 
     Args:
         dice: the source of randomness.
-        count: number of facts in the passages.
+        count: number of facts in the passages; fewer are written where the words do not suffice.
         asked: number of questions.
         absent: probability that a question has no answer in the passages.
     """
@@ -156,16 +156,16 @@ def simple_sheet(dice: Dice, count: int, asked: int = 8, absent: float = 0.06) -
         relations = [dice.choice(dice.choice(SYNONYMS))] * (count + 1)
     keys = list(zip(relations, subjects, strict=True))
     values = [value for value in several(3 * count + 6) if value not in (*subjects, *relations)]
-    facts = list(zip(keys[:count], values, strict=False))
+    facts = list(zip(keys[:-1], values, strict=False))
     lines = [stated.format(r=relation, s=subject, v=value) for (relation, subject), value in facts]
     passages, episodes = _arranged(dice, lines), []
-    order = dice.sample(facts, count)
+    order = dice.sample(facts, len(facts))
     for number in range(asked):
-        key, value = order[number % count]
+        key, value = order[number % len(facts)]
         missing = dice.random() < absent
-        relation, subject = keys[count] if missing else key
+        relation, subject = keys[len(facts)] if missing else key
         kind, answer = ("absent", UNKNOWN) if missing else ("read", value)
-        episodes.append(Episode(kind, asks.format(r=relation, s=subject), answer, passages, count))
+        episodes.append(Episode(kind, asks.format(r=relation, s=subject), answer, passages, len(facts)))
     return episodes
 
 
