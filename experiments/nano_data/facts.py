@@ -109,6 +109,10 @@ The {r} of {s}, the {k} with {q} {i}, is {v}.
 The {k} {s} has the {r} {v}.
 The {r} of the {k} {s} is {v}.
 The {r} of {s} in {n} is {v}, as most people know.
+The {r} of {s} is the {w} of {v}.
+The {r} of {s} is a {w} called {v}.
+{v} is the {r} of {s} in {n}.
+The {v} is the {r} of {s} in {n}.
 """
 # statements that leave their relation open: any question about the subject is answered by the value
 _BARE = """
@@ -399,13 +403,22 @@ def fill(dice: Dice, pattern: str, subject: str, value: str = "") -> str:
     return f"The {text}" if value[0].islower() and dice.random() < 0.7 else text
 
 
+def _institution(dice: Dice) -> str:
+    """A place or a body that is named by two or three nouns."""
+    words = f"{_noun(dice)} {_noun(dice)}"
+    form = dice.random()
+    if form < 0.5:
+        return f"the {words}"
+    return f"the {words.title()}" if form < 0.75 else f"the {words.title()} of {dice.choice(PLURALS).title()}"
+
+
 _DETAILS = {
     "{k}": _noun,
     "{w}": _noun,
     "{r}": _noun,
     "{q}": _noun,
     "{a}": lambda dice: dice.choice((*ADJECTIVES, common_word(dice))),
-    "{n}": lambda dice: dice.choice((invented_name, invented_name, lambda d: f"the {_noun(d)} {_noun(d)}"))(dice),
+    "{n}": lambda dice: dice.choice((invented_name, invented_name, _institution))(dice),
     "{i}": lambda dice: dice.choice(
         (str(dice.randrange(1, 120)), str(dice.randrange(100, 1000)), f"{dice.randrange(2, 50)} {dice.choice(PLURALS)}")
     ),
