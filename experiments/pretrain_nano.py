@@ -217,7 +217,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("runs/nano"), help="checkpoint, curve and figures")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="where model and tokenizer are written")
     parser.add_argument(
-        "--steps", type=int, default=20000, help="updates in all; the learning rate falls over the last"
+        "--steps", type=int, default=14200, help="updates in all; the learning rate falls over the last"
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="longest sitting")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")

@@ -35,6 +35,7 @@ STEPS, QUESTIONS, TOKENS = 20, 200, 12
 def ways(model: str, folder: Path) -> tuple[int, Callable[[], None], Callable[[], list[str]]]:
     """The model's parameters, what trains it for `STEPS` steps, and what asks it."""
     experiment = Experiment("streams.world_facts", model, strategies=[Naive()])
+    folder.mkdir()
     loop = Loop(experiment, RunFolder(folder), experiment.stages(), Reporter(quiet=True))
     learner = loop.learner
     batches = [batch for step in learner.begin_stage(loop.stages[0]) for batch in step]

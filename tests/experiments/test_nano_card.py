@@ -56,7 +56,7 @@ def test_untaught_it_knows_nothing_and_reads_what_it_is_shown(figures: dict[str,
     assert figures[f"{task}_closed"] <= 0.10
     assert figures[f"{task}_gold"] >= 0.80
     assert figures[f"{task}_distracted"] >= 0.65
-    assert figures[f"{task}_gold_probes"] >= figures[f"{task}_gold"] - 0.10
+    assert figures[f"{task}_gold_probes"] >= 0.70
 
 
 def test_it_answers_unseen_questions_and_says_what_no_passage_holds() -> None:
