@@ -19,6 +19,7 @@ from lifelong.evaluation import Evaluation
 from lifelong.folder import RunFolder
 from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
+from lifelong.library import Library, Retrieval, book_name, book_shares
 from lifelong.loop import Loop
 from lifelong.preview import Preview, preview
 from lifelong.progress import Reporter
@@ -42,7 +43,12 @@ TRAINER_SETTINGS_TAKEN = {
 }
 
 # settings that are groups of settings
-_SETTINGS = {"evaluate": Evaluation, "template": PromptTemplate, "classification": Classification}
+_SETTINGS = {
+    "evaluate": Evaluation,
+    "retrieval": Retrieval,
+    "template": PromptTemplate,
+    "classification": Classification,
+}
 
 
 @dataclass
@@ -69,7 +75,9 @@ class Experiment:
         weight_decay: as in the optimiser.
         gradient_clip: largest norm of the gradient; ``None`` leaves it as it is.
         per_task: ``{task: {epochs: ..., learning_rate: ...}}`` for stages that differ.
-        train_book: ``"closed"`` trains on the question alone, ``"gold"`` shows the row's passages.
+        train_book: ``"closed"`` trains on the question alone, ``"gold"`` shows the row's passages, ``"retrieved"``
+            those that are found for it. ``{closed: 0.5, retrieved: 0.5}`` is a mixture, by row.
+        retrieval: how passages are found and shown, for books that need it.
         max_length: longest row in tokens; the model's context by default.
         template: the wording of prompts; by default that of the model's family, which for a classifier is the text
             alone.
@@ -111,7 +119,8 @@ class Experiment:
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     per_task: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
-    train_book: Literal["closed", "gold"] = "closed"
+    train_book: str | Mapping[str, float] = "closed"
+    retrieval: Retrieval = field(default_factory=Retrieval)
     max_length: int | None = None
     template: PromptTemplate | None = None
     family: Literal["auto", "causal", "seq2seq", "classifier"] = "auto"
@@ -150,16 +159,29 @@ class Experiment:
         if self.trainer.get("devices", 1) not in (1, "1", "auto", [0]) or self.trainer.get("num_nodes", 1) != 1:
             raise ConfigError("trainer.devices: a run uses one device; start several runs with a study instead")
         self.tasks = self._measured_tasks()
-        if "gold" in (self.train_book, *self.evaluate.books) and not any(
-            any(rows["passages"]) for task in self.tasks for rows in (task.train, task.test)
-        ):
-            raise ConfigError("train_book, evaluate.books: 'gold' shows a row's passages, and no row has any")
+        self._check_books()
         learned, held_out = ([task.name for task in tasks] for tasks in (self.tasks.learned, self.tasks.held_out))
         for name in self.per_task:
             if name in held_out:
                 raise ConfigError(f"per_task: {name!r} is held out, and never trained on")
             if name not in learned:
                 raise ConfigError(f"per_task: the stream has no task {name!r}{suggestion(name, learned)}")
+
+    def _check_books(self) -> None:
+        """Every book has something to show."""
+        self.train_book = book_name(book_shares(self.train_book))
+        books = {*book_shares(self.train_book), *self.evaluate.books}
+        own = any(any(rows["passages"]) for task in self.tasks for rows in (task.train, task.test))
+        if books & {"gold", "distracted"} and not own:
+            name = "gold" if "gold" in books else "distracted"
+            raise ConfigError(f"train_book, evaluate.books: {name!r} shows a row's passages, and no row has any")
+        if books & {"retrieved", "absent"} and not own and not any(task.passages for task in self.tasks):
+            raise ConfigError("train_book, evaluate.books: passages are to be shown, and the stream has none")
+        self.uses_library = bool(books - {"closed", "gold"})
+
+    def library(self) -> Library | None:
+        """The passages of the stream, where a book needs to look for them."""
+        return Library(self.retrieval, self.tasks, self.seed) if self.uses_library else None
 
     def _measured_tasks(self) -> TaskStream:
         """The tasks to learn in the order of their stages, and behind them the held-out ones."""

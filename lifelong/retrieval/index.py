@@ -66,7 +66,7 @@ class PassageIndex:
         self._final = final  # what is trained as soon as there are vectors enough
         self._index = final if final.is_trained else make(dimension, "Flat")
         self._look_up()
-        self._tune()
+        self.tune()
         self._place()
 
     def __len__(self) -> int:
@@ -142,7 +142,7 @@ class PassageIndex:
         else:
             self._index.remove_ids(self.keys[gone])
             self._final = self._index if self._final.is_trained else self._final
-        self._tune()
+        self.tune()
         self._place()
         self._table = self._table.filter(pa.array(~gone)).combine_chunks()
         self._look_up()
@@ -237,7 +237,7 @@ class PassageIndex:
             index._table = pa.ipc.open_file(file).read_all()
         index._next = manifest["next"]
         index._look_up()
-        index._tune()
+        index.tune()
         index._place()
         return index
 
@@ -274,10 +274,15 @@ class PassageIndex:
         self._index = self._final
         if len(vectors):
             self._index.add_with_ids(vectors, self.keys)
-        self._tune()
+        self.tune()
         self._place()
 
-    def _tune(self) -> None:
+    def tune(self) -> None:
+        """Hand ``search_parameters`` to FAISS, after they were changed.
+
+        Raises:
+            ConfigError: this kind of index has no such parameter.
+        """
         if self._final.is_trained:
             for name, value in self.search_parameters.items():
                 try:
