@@ -95,7 +95,8 @@ class Answers:
         sampled: whether these are a sample of all.
         seconds: wall-clock time.
         predictions: one mapping per question: ``id, question, answers, prediction, score``, and with an open book
-            ``passages``, the most relevant first, with the ``score`` of those that were retrieved.
+            the ``passages`` that were shown, the most relevant first, with the ``score`` of those that were retrieved,
+            and those that are ``gold``.
     """
 
     task: str
@@ -272,7 +273,7 @@ def _score(
             value = resolve_metric(task.metric)(text, question.row["answers"])
         if not math.isfinite(value):
             raise DataError(f"task {task.name!r}, row {question.row['id']!r}: the metric gave {value}")
-        predictions.append(_prediction(question, text, value))
+        predictions.append(_prediction(question, text, value, book))
     return sum(entry["score"] for entry in predictions) / len(predictions), predictions
 
 
@@ -294,11 +295,13 @@ def _perplexity(
         losses[numbers] = row_losses(outputs.logits, targets).double().cpu()
         advance(len(numbers))
     perplexities = (losses / tokens).exp().tolist()
-    predictions = [_prediction(question, "", value) for question, value in zip(questions, perplexities, strict=True)]
+    predictions = [
+        _prediction(question, "", value, book) for question, value in zip(questions, perplexities, strict=True)
+    ]
     return float((losses.sum() / tokens.sum()).exp()), predictions
 
 
-def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
+def _prediction(question: _Question, text: str, score: float, book: str) -> dict[str, Any]:
     row = question.row
     entry = {
         "id": row["id"],
@@ -307,10 +310,17 @@ def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
         "prediction": text,
         "score": round(score, 6),
     }
+    return entry | (_recorded(question) if book != "closed" else {})
+
+
+def _recorded(question: _Question) -> dict[str, Any]:
+    """The passages that were shown, the most relevant first, and the row's own."""
     shown = question.shown
     scores = [round(hit.score, 6) for hit in shown.hits] or [None] * len(shown.passages)
-    passages = [{"id": passage_id(text), "score": score} for text, score in zip(shown.passages, scores, strict=True)]
-    return entry | ({"passages": passages} if passages else {})
+    # a piece of a passage that was split counts as that passage
+    ids = [hit.document for hit in shown.hits] or [passage_id(text) for text in shown.passages]
+    passages = [{"id": id, "score": score} for id, score in zip(ids, scores, strict=True)]
+    return {"passages": passages, "gold": [passage_id(text) for text in question.row["passages"]]}
 
 
 def _longest_answer(learner: Learner, task: Task) -> int:

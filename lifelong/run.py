@@ -274,6 +274,24 @@ class Run:
                 tables.append(pd.DataFrame([place | row for row in rows]))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
+    @property
+    def retrieval(self) -> pd.DataFrame:
+        """How well passages were found in the ``retrieved`` pass: stage, task, split, questions, recall, mrr, ndcg.
+
+        The figures are those of ``lifelong.metrics.retrieval`` for the run's ``retrieval.k``. A task's passages are not
+        in the index before they have come. Without rows where nothing was retrieved.
+        """
+        from lifelong.reports.retrieval import quality_by_task  # loads torchmetrics
+
+        return quality_by_task(self.predictions, self.config.get("retrieval", {}).get("k"))
+
+    @property
+    def retrieval_warnings(self) -> list[str]:
+        """Tasks whose wrong answers in the ``retrieved`` pass are the retriever's fault, in the last stage."""
+        from lifelong.reports.retrieval import retrieval_warnings
+
+        return retrieval_warnings(self.predictions, self.folder.committed())
+
     def plot(self, kind: str = "matrix", **options: Any) -> Plot:
         """Draw the run.
 

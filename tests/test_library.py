@@ -7,11 +7,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lifelong import Experiment, Task, TaskStream
 from lifelong.errors import ConfigError
 from lifelong.evaluation import Evaluation, evaluate_task
 from lifelong.library import BOOKS, Library, Retrieval, Shown, book_name, book_of, book_shares, passage_id
+from lifelong.reports.terminal import show_run
 
 CAPITALS = {"Fiji": "Suva", "Nepal": "Kathmandu", "Ghana": "Accra", "Cuba": "Havana", "Peru": "Lima", "Oman": "Muscat"}
 SYMBOLS = {"gold": "Au", "iron": "Fe", "lead": "Pb", "silver": "Ag", "tin": "Sn", "neon": "Ne"}
@@ -193,4 +195,26 @@ def test_a_run_in_every_pass_resumes_to_the_same_answers(tiny_stream: TaskStream
     shutil.rmtree(tmp_path / "cut" / "stages" / "3")
     again = experiment("cut").run(quiet=True)
     assert again.predictions.equals(whole.predictions)
+    quality = whole.retrieval.set_index(["stage", "task", "split"])
+    first, last = (task.name for task in (tiny_stream[0], tiny_stream[2]))
+    assert quality.loc[(0, first, "test"), "recall"] == 0 and quality.loc[(2, last, "test"), "recall"] == 0
+    assert quality.loc[(3, first, "test"), "recall"] == quality.loc[(3, last, "test"), "recall"] == 1
+    assert whole.retrieval_warnings == []
     assert cut.preview().stages[0].rows == 8
+
+
+def test_whose_fault_wrong_answers_are(stream: TaskStream, tmp_path) -> None:
+    """The questions of one task have no word in common with their passages."""
+    riddles = [
+        {"question": f"{key} {key}?", "answers": ["x"], "passages": [f"It is said of {n}."]}
+        for n, key in enumerate(SYMBOLS)
+    ]
+    both = TaskStream("both", [stream[0], recalled("riddles", riddles)])
+    settings = {"epochs": 1, "retrieval": {"k": 1}, "evaluate": {"books": ["retrieved"], "probes": False}}
+    run = Experiment(both, folder=tmp_path / "run", **settings).run(quiet=True)
+    (warning,) = run.retrieval_warnings
+    assert warning.startswith("riddles: the passage") and "the retriever is at fault" in warning
+    console = Console(record=True, width=120)
+    show_run(run, console)
+    text = console.export_text()
+    assert "passages found, of the last stage, k = 1" in text and "the retriever is at fault" in text.replace("\n", " ")

@@ -65,6 +65,7 @@ def show_run(run: Run, console: Console) -> None:
     for message in run.routing_warnings:
         console.print(Text(f"routing {message}", "yellow"))
     _show_groups(run, console)
+    _show_retrieval(run, console)
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
         kind = "perplexity" if metric == "perplexity" else "score"
         matrix = run.matrix_of(split, book, kind)
@@ -133,6 +134,23 @@ def _show_auxiliary(run: Run, console: Console) -> None:
         if some:
             table.add_row(str(stage), *(f"{some[name]:.4g}" if name in some else "-" for name in names))
     console.print(table, "")
+
+
+def _show_retrieval(run: Run, console: Console) -> None:
+    """How well passages were found after the last stage, and whose fault wrong answers are."""
+    quality = run.retrieval
+    if not len(quality):
+        return
+    last, k = quality[quality["stage"] == quality["stage"].max()], run.config["retrieval"]["k"]
+    table = Table(title=f"passages found, of the last stage, k = {k}", title_justify="left", header_style="bold")
+    for name, place in (("task", "left"), ("split", "left"), ("recall", "right"), ("mrr", "right"), ("ndcg", "right")):
+        table.add_column(name, justify=place)
+    for row in last.to_dict("records"):
+        figures = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in ("recall", "mrr", "ndcg"))
+        table.add_row(Text(row["task"], overflow="fold"), row["split"], *figures)
+    console.print(table, "")
+    for message in run.retrieval_warnings:
+        console.print(Text(message, "yellow"))
 
 
 def _show_groups(run: Run, console: Console) -> None:
