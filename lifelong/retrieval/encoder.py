@@ -91,6 +91,7 @@ class Encoder(PassageEncoder):
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: an encoder takes at least one text at a time")
+        self.name = Path(model).name if isinstance(model, str | Path) else "model"
         self.model = model if not isinstance(model, str | Path) else _load(str(model), device)
         self.batch_size, self.normalize = batch_size, normalize
         self.question_prompt = self._own_prompt("query") if question_prompt is None else question_prompt

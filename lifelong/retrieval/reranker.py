@@ -27,7 +27,7 @@ class Reranker:
     """
 
     def __init__(self, model: str | Path | CrossEncoder, batch_size: int = 32, device: str | None = None) -> None:
-        self.model = model if not isinstance(model, str | Path) else _load(str(model), device)
+        self.model = model if not isinstance(model, str | Path) else load_cross_encoder(str(model), device)
         if self.model.num_labels != 1:
             raise ModelError(f"a re-ranker gives one number to a pair, this model {self.model.num_labels}")
         self.batch_size = batch_size
@@ -43,7 +43,12 @@ class Reranker:
         return [sorted(found, key=lambda hit: -hit.score) for found in scored]
 
 
-def _load(name: str, device: str | None) -> CrossEncoder:
+def load_cross_encoder(name: str, device: str | None) -> CrossEncoder:
+    """A cross-encoder by name or folder.
+
+    Raises:
+        ModelError: there is no such model.
+    """
     from sentence_transformers import CrossEncoder
 
     try:
