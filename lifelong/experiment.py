@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -16,17 +17,17 @@ from lifelong.classification import Classification
 from lifelong.describe import describe, digest, environment
 from lifelong.errors import ConfigError, DivergedError, RunError, suggestion
 from lifelong.evaluation import Evaluation
-from lifelong.folder import RunFolder
+from lifelong.folder import RunFolder, write_text
 from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
-from lifelong.library import Library, Retrieval, book_name, book_shares
+from lifelong.library import Library, Retrieval, book_name, book_shares, passage_id
 from lifelong.loop import Loop
 from lifelong.preview import Preview, preview
 from lifelong.progress import Reporter
 from lifelong.prompts import PromptTemplate
 from lifelong.quantization import parse, refuse_full_training
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream
-from lifelong.run import Run
+from lifelong.run import PASSAGES_FILE, Run
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.tasks import TaskStream
@@ -179,6 +180,16 @@ class Experiment:
             raise ConfigError("train_book, evaluate.books: passages are to be shown, and the stream has none")
         self.uses_library = bool(books - {"closed", "gold"})
 
+    def _write_passages(self, folder: RunFolder) -> None:
+        """The texts of passages that predictions will name."""
+        file = folder.path / PASSAGES_FILE
+        if file.exists() or set(self.evaluate.books) == {"closed"}:
+            return
+        library = Library(self.retrieval, self.tasks, self.seed)
+        texts = dict.fromkeys(text for task in self.tasks for text in library.pool(task.name))
+        lines = (json.dumps({"id": passage_id(text), "text": text}, ensure_ascii=False) for text in texts)
+        write_text(file, "".join(f"{line}\n" for line in lines))
+
     def library(self) -> Library | None:
         """The passages of the stream, where a book needs to look for them."""
         return Library(self.retrieval, self.tasks, self.seed) if self.uses_library else None
@@ -236,6 +247,7 @@ class Experiment:
             for key in STREAMS:
                 if config[key] and config[key]["class_path"] == SAVED_STREAM and folder.committed() < 0:
                     resolve_stream(getattr(self, key), key).save(folder.path / key)
+            self._write_passages(folder)
             if folder.committed() < len(stages):
                 if self.check_resources:
                     preview(self, stages, thorough=False).check()

@@ -66,6 +66,7 @@ def show_run(run: Run, console: Console) -> None:
         console.print(Text(f"routing {message}", "yellow"))
     _show_groups(run, console)
     _show_retrieval(run, console)
+    _show_five_l(run, console)
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
         kind = "perplexity" if metric == "perplexity" else "score"
         matrix = run.matrix_of(split, book, kind)
@@ -151,6 +152,29 @@ def _show_retrieval(run: Run, console: Console) -> None:
     console.print(table, "")
     for message in run.retrieval_warnings:
         console.print(Text(message, "yellow"))
+
+
+def _show_five_l(run: Run, console: Console) -> None:
+    """The figures of 5L-bench after the last stage, where a pass shows passages, with their definitions."""
+    if run.books == ["closed"]:
+        return
+    from lifelong.metrics.five_l import DEFINITIONS
+
+    rows = run.five_l()
+    shown = [name for name in rows.columns[3:] if rows[name].notna().any()]
+    table = Table(title="5L, of the last stage, judged by matching", title_justify="left", header_style="bold")
+    for name in ("task", "pass", *shown):
+        table.add_column(name, justify="left" if name in ("task", "pass") else "right")
+    for row in rows[rows["stage"] == rows["stage"].max()].to_dict("records"):
+        cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in shown)
+        table.add_row(Text(row["task"], overflow="fold"), row["pass"], *cells)
+    console.print(table)
+    for name in shown:
+        if name in DEFINITIONS:
+            console.print(Text(f"  {name}: {DEFINITIONS[name]}", "dim"))
+    if "gap" in shown:
+        console.print(Text("  gap: RA less RA on the probes, the same questions in other words", "dim"))
+    console.print()
 
 
 def _show_groups(run: Run, console: Console) -> None:
