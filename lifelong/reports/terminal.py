@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # a list of streams must not wait for torch
+    import pandas as pd
+
     from lifelong.metrics.accuracy_matrix import AccuracyMatrix
     from lifelong.run import Run
     from lifelong.study import Study
@@ -137,19 +139,35 @@ def _show_auxiliary(run: Run, console: Console) -> None:
     console.print(table, "")
 
 
+def show_retrieval_trial(quality: pd.DataFrame, missed: pd.DataFrame, k: int, shown: int, console: Console) -> None:
+    """What ``retrieval_trial`` gave, with some of the questions whose passage was not found."""
+    console.print(_quality_table(quality, f"passages found, k = {k}, all in the index"), "")
+    if len(missed):
+        console.print(f"{len(missed)} questions without their passage; {min(shown, len(missed))} of them:")
+    for row in missed[:shown].to_dict("records"):
+        labels = ("question", "gold", "found")
+        console.print(_labelled([("task", f"{row['task']}, {row['split']}"), *((name, row[name]) for name in labels)]))
+
+
+def _quality_table(quality: pd.DataFrame, title: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    names = {"first": "recall@1", "recall": "recall@k", "mrr": "MRR", "ndcg": "nDCG"}
+    figures = [name for name in names if name in quality]
+    for name in ("task", "split", "questions", *figures):
+        table.add_column(names.get(name, name), justify="left" if name in ("task", "split") else "right")
+    for row in quality.to_dict("records"):
+        cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in figures)
+        table.add_row(Text(row["task"], overflow="fold"), row["split"], str(row["questions"]), *cells)
+    return table
+
+
 def _show_retrieval(run: Run, console: Console) -> None:
     """How well passages were found after the last stage, and whose fault wrong answers are."""
     quality = run.retrieval
     if not len(quality):
         return
     last, k = quality[quality["stage"] == quality["stage"].max()], run.config["retrieval"]["k"]
-    table = Table(title=f"passages found, of the last stage, k = {k}", title_justify="left", header_style="bold")
-    for name, place in (("task", "left"), ("split", "left"), ("recall", "right"), ("mrr", "right"), ("ndcg", "right")):
-        table.add_column(name, justify=place)
-    for row in last.to_dict("records"):
-        figures = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in ("recall", "mrr", "ndcg"))
-        table.add_row(Text(row["task"], overflow="fold"), row["split"], *figures)
-    console.print(table, "")
+    console.print(_quality_table(last, f"passages found, of the last stage, k = {k}"), "")
     for message in run.retrieval_warnings:
         console.print(Text(message, "yellow"))
 
