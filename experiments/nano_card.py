@@ -75,7 +75,8 @@ def squad_rows(file: Path) -> list[dict[str, Any]]:
                 start = max((end for end in ends if end <= first), default=0)
                 stop = min((end for end in ends if end >= last), default=len(context))
                 passage, texts = context[start:stop].strip(), [a["text"] for a in asked["answers"]]
-                rows.append({"question": asked["question"], "answers": texts, "passages": [passage]})
+                row = {"question": asked["question"], "answers": texts, "passages": [passage], "choices": []}
+                rows.append(row)
     return rows
 
 

@@ -36,8 +36,9 @@ def read_curve(folder: Path) -> dict[str, list[float]]:
 
 
 def draw(axes: Axes, curve: dict[str, list[float]], figure: str, label: str, colour: str) -> None:
-    """One figure of a curve over millions of tokens."""
-    axes.plot([tokens / 1e6 for tokens in curve["tokens"]], curve[figure], label=label, color=colour)
+    """One figure of a curve over millions of tokens; nothing where a run did not measure it."""
+    if figure in curve:
+        axes.plot([tokens / 1e6 for tokens in curve["tokens"]], curve[figure], label=label, color=colour)
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     pairs = [run.rpartition("=") for run in options.runs]
     curves = {name or Path(folder).name: read_curve(Path(folder)) for name, _, folder in pairs}
-    picture = Figure(figsize=(13, 4.2), layout="constrained")
+    picture = Figure(figsize=(13, 5.4), layout="constrained")
     detail, *beside = picture.subplots(1, 1 + len(BESIDE), sharey=True)
     first = next(iter(curves.values()))
     for (figure, label), colour in zip(KINDS.items(), COLOURS, strict=False):
@@ -63,7 +64,9 @@ def main() -> None:
         axes.set(title=title)
     for axes in (detail, *beside):
         axes.set_xlabel("million tokens")
-        axes.legend(fontsize="small", framealpha=0.6)
+    for axes, side, columns in ((detail, "left", 3), (beside[-1], "right", 2)):
+        names = axes.get_legend_handles_labels()
+        picture.legend(*names, fontsize="small", frameon=False, loc=f"outside lower {side}", ncols=columns)
     picture.savefig(options.out, dpi=100)
 
 

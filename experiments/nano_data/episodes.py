@@ -57,7 +57,7 @@ def _absent(dice: Dice, facts: Sequence[Fact]) -> str:
     if told and dice.random() < 0.5:
         subject = dice.choice(told).subject
         said = frozenset().union(*(fact.relation.names for fact in facts if fact.subject == subject))
-        said |= {word for fact in facts for word in fact.statement.split()}
+        said |= {word for fact in facts for word in fact.statement.lower().split()}
         names = next(n for n in iter(lambda: dice.choice(SYNONYMS), None) if not said & set(n))
         relation = dice.choice(names)
         return fill(

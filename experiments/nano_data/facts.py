@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nano_data.words import (
     ADJECTIVES,
     LABELS,
+    PARTICIPLES,
     PLURALS,
     SUBJECTS,
     VALUES,
@@ -164,6 +165,9 @@ Which {r} stands for {s}?
 Which {r} does {n} use for {s}?
 What is the {r} of the {k} {s}?
 Which {r} does the {k} {s} have?
+In which {r} is {s} {p}?
+In which {a} {r} is {s} {p}?
+By what {r} is {s} {p}?
 """
 # questions that leave it open: only where one fact alone speaks of the subject
 _OPEN = """
@@ -178,6 +182,11 @@ How is {s} written?
 How is {s} listed?
 How is {s} known in the {a} {k}?
 How is {s} called in the {k} of {n}?
+How is {s} {p}?
+How is {s} {p} in the {a} {k}?
+How is {s} {p} in {n}?
+In which {w} is {s} {p}?
+In which {a} {w} is {s} {p}?
 Which {w} goes with {s}?
 Which {w} stands for the {k} {s}?
 Which {w} does the {k} {s} have?
@@ -413,6 +422,7 @@ def _institution(dice: Dice) -> str:
 
 
 _DETAILS = {
+    "{p}": lambda dice: dice.choice(PARTICIPLES),
     "{k}": _noun,
     "{w}": _noun,
     "{r}": _noun,

@@ -139,6 +139,12 @@ ADJECTIVES = _words(
 PLURALS = _words(
     "days rooms steps pages years people ships doors wheels children coins houses hours sheep trees towers"
 )
+PARTICIPLES = _words(
+    "abbreviated called cited classified coded counted dated defined denoted described drawn entered expressed filed "
+    "found given graded held indicated kept known labelled listed made marked measured mentioned named noted numbered "
+    "ordered painted paid presented printed pronounced quoted ranked rated recorded registered rendered reported "
+    "represented seen shown signed sold sorted specified spelled stated stored timed translated used weighed written"
+)
 LABELS = _words("signal rule room box route platform item line page table gate level case form track seat button key")
 ROMAN = _words("I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX XXI XXII XXIII")
 
