@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command is not _run and not (options.command is _streams and options.name):
+    if rest and options.command not in (_run, _retrieve) and not (options.command is _streams and options.name):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
     try:
@@ -73,6 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     streams.add_argument("name", nargs="?", metavar="NAME", help="such as streams.world_facts or my_stream.py:function")
     streams.set_defaults(command=_streams)
+
+    retrieve = commands.add_parser(
+        "retrieve",
+        help="try how well a stream's passages are found, before any training",
+        epilog="Settings of retrieval and arguments of the stream may follow: lifelong retrieve streams.world_facts "
+        "--retrieval.k 5 --retrieval.hybrid true --tasks '[moons]'.",
+        allow_abbrev=False,
+    )
+    retrieve.add_argument("name", metavar="NAME", help="a stream, or the YAML file of an experiment")
+    retrieve.add_argument("--missed", type=int, default=5, help="how many questions without their passage are shown")
+    retrieve.set_defaults(command=_retrieve)
     return parser
 
 
@@ -175,6 +186,28 @@ def _streams(options: argparse.Namespace) -> int:
     for name, function in stream_catalogue().items():
         table.add_row(name, (function.__doc__ or "").strip().split("\n")[0])
     Console().print(table)
+    return 0
+
+
+def _retrieve(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from lifelong.config import make_experiment, parse_overrides, read_config
+    from lifelong.library import Retrieval
+    from lifelong.registry import call, resolve_stream
+    from lifelong.reports.retrieval import retrieval_trial
+    from lifelong.reports.terminal import show_retrieval_trial
+
+    overrides = parse_overrides(options.overrides)
+    if Path(options.name).suffix in (".yaml", ".yml"):
+        experiment = make_experiment(read_config(Path(options.name), overrides))
+        tasks, settings = experiment.tasks, experiment.retrieval
+    else:
+        own = {key: value for key, value in overrides.items() if not key.startswith("retrieval.")}
+        chosen = {key.removeprefix("retrieval."): overrides[key] for key in overrides if key not in own}
+        tasks = resolve_stream({"class_path": options.name, "init_args": own})
+        settings = call(Retrieval, chosen, "retrieval")
+    show_retrieval_trial(*retrieval_trial(tasks, settings), settings.k, options.missed, Console())
     return 0
 
 

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lifelong.conversations import Frame, check_chat_template, spoken_parts
-from lifelong.errors import DataError
+from lifelong.errors import ConfigError, DataError
 from lifelong.fitting import Asked, shortened
+from lifelong.library import Library, Shown, book_of, book_shares
 from lifelong.prompts import PromptTemplate
 
 IGNORED = -100  # the label that losses skip, as everywhere in torch and transformers
 Row = Mapping[str, Any]
+NOTHING = Shown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,20 @@ class PromptEncoder:
 
     What does not fit is shortened: of a conversation the earliest turns go first, then the last passages, then the
     beginning of the question. ``counts`` says how often that happened: ``turns dropped``, ``passages dropped``,
-    ``passages cut``, ``questions cut``, and ``without gold passage`` for rows that were to be shown their passages and
-    have none.
+    ``passages cut``, ``questions cut``, ``without gold passage`` for rows that were to be shown their passages and
+    have none, and ``nothing retrieved`` for questions that nothing was found for.
+
+    A book says what is shown: ``"closed"`` no passages, ``"gold"`` the row's own, ``"retrieved"`` what ``library``
+    finds, ``"distracted"`` the row's own among others, ``"absent"`` others alone, or a mixture such as
+    ``"closed 0.5, gold 0.5"``, in which ``seed`` decides for each row.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: PromptTemplate
     max_length: int
     counts: Counter[str] = field(default_factory=Counter)
+    library: Library | None = field(default=None, repr=False)
+    seed: int = 0
     _continuations: dict[tuple[str, str], list[int]] = field(default_factory=dict, repr=False)
     _eos: int | None = field(init=False, repr=False)
     _line: str | None = field(init=False, repr=False)
@@ -69,10 +77,11 @@ class PromptEncoder:
 
         Args:
             row: an example with its ``task`` and ``kind``.
-            book: ``"closed"`` shows no passages, ``"gold"`` the row's own.
+            book: what is shown beside the question, see the class.
 
         Raises:
             DataError: the answer alone leaves no room for the question.
+            ConfigError: the book needs a library, and there is none.
         """
         return self.encode_rows([row], book)[0]
 
@@ -106,11 +115,17 @@ class PromptEncoder:
         book: str = "closed",
         questions: Sequence[str] | None = None,
         reserves: Sequence[int] | None = None,
+        shown: Sequence[Shown] | None = None,
     ) -> list[list[int]]:
-        """The prompts of many rows; arguments as for ``encode_prompt``, one entry per row."""
+        """The prompts of many rows; arguments as for ``encode_prompt``, one entry per row.
+
+        Args:
+            shown: what ``shown`` gave for these rows, so that it is not looked for again.
+        """
         questions = [row["question"] for row in rows] if questions is None else questions
         reserves = [0] * len(rows) if reserves is None else reserves
-        asked = [self._asked(row, book, question) for row, question in zip(rows, questions, strict=True)]
+        shown = self.shown(rows, book, questions) if shown is None else shown
+        asked = [self._asked(*one) for one in zip(rows, questions, shown, strict=True)]
         tokens = self._prompt_tokens(asked)
         for number, reserve in enumerate(reserves):
             room = self.max_length - reserve
@@ -135,7 +150,7 @@ class PromptEncoder:
             if question and self._line is not None and not row.get("messages"):
                 keys.append((self._line, self.template.answer(answer, question)))
                 continue
-            one = self._asked(row, "closed", question)
+            one = self._asked(row, question)
             text = self.frame.before + answer if self._is_chat(one) else self.template.answer(answer, question)
             keys.append((_last_line(one.text(self.template, self.tokenizer)), text))
         if len(self._continuations) > self.CACHED:
@@ -159,7 +174,7 @@ class PromptEncoder:
 
     def frame_of(self, row: Row) -> Frame:
         """What a chat template writes around the answer to this row; nothing where it is asked without one."""
-        return self.frame if self._is_chat(self._asked(row, "closed", row["question"])) else Frame()
+        return self.frame if self._is_chat(self._asked(row, row["question"])) else Frame()
 
     def reserve(self, tokens: int) -> int:
         """How much of the prompt's context an answer of so many tokens takes."""
@@ -178,7 +193,7 @@ class PromptEncoder:
         """Raises an error where rows like this one cannot be asked at all."""
         if row.get("messages"):
             check_chat_template(self.tokenizer, "a row with messages")
-            asked = self._asked(row, "closed", row["question"])
+            asked = self._asked(row, row["question"])
             if self.learns_turns(row):
                 self._turns(row, asked)
             else:
@@ -199,11 +214,60 @@ class PromptEncoder:
         finally:
             self.counts = own
 
-    def _asked(self, row: Row, book: str, question: str) -> Asked:
-        passages = tuple(row["passages"]) if book == "gold" else ()
-        if book == "gold" and not passages and question:
-            self.counts["without gold passage"] += 1
-        return Asked(question, passages, tuple(row["choices"]), tuple(row.get("messages") or ()))
+    def shown(self, rows: Sequence[Row], book: str, questions: Sequence[str] | None = None) -> list[Shown]:
+        """What stands beside each question in a pass.
+
+        Args:
+            rows: examples.
+            book: see the class.
+            questions: other wordings, one per row.
+
+        Raises:
+            ConfigError: the book needs a library, and there is none.
+        """
+        questions = [row["question"] for row in rows] if questions is None else questions
+        mixed = len(book_shares(book)) > 1
+        books = [book_of(row, book, self.seed) if mixed else book for row in rows]
+        shown = [NOTHING] * len(rows)
+        for one in dict.fromkeys(books):
+            numbers = [number for number, name in enumerate(books) if name == one and questions[number]]
+            some = [rows[number] for number in numbers]
+            if one == "gold":
+                found = [Shown(tuple(row["passages"])) for row in some]
+                self._count("without gold passage", found)
+            elif one != "closed":
+                if self.library is None:
+                    raise ConfigError(f"book {one!r}: passages come from a library, and this encoder has none")
+                found = self.library.shown(some, [questions[number] for number in numbers], one)
+                self._count("nothing retrieved" if one == "retrieved" else "without gold passage", found)
+            else:
+                continue
+            for number, passages in zip(numbers, found, strict=True):
+                shown[number] = self._within_budget(passages)
+        return shown
+
+    def _count(self, what: str, shown: Sequence[Shown]) -> None:
+        empty = sum(not one.passages for one in shown)
+        if empty:
+            self.counts[what] += empty
+
+    def _within_budget(self, shown: Shown) -> Shown:
+        """Without the least relevant passages, where all together have more tokens than they may."""
+        budget = None if self.library is None else self.library.settings.tokens
+        if budget is None or not shown.passages:
+            return shown
+        sizes, kept = self._tokenize(list(shown.passages), special=False), 0
+        while kept < len(sizes) and len(sizes[kept]) <= budget:
+            budget -= len(sizes[kept])
+            kept += 1
+        if kept < len(sizes):
+            self.counts["passages dropped"] += len(sizes) - kept
+        places = tuple(place for place in shown.places if place < kept)
+        return Shown(shown.passages[:kept], places, shown.hits[:kept])
+
+    def _asked(self, row: Row, question: str, shown: Shown = NOTHING) -> Asked:
+        messages = tuple(row.get("messages") or ())
+        return Asked(question, shown.passages, tuple(row["choices"]), messages, shown.places)
 
     def _is_chat(self, asked: Asked) -> bool:
         return bool(asked.messages) or (self.template.chat and bool(asked.question))
@@ -236,7 +300,7 @@ class PromptEncoder:
 
     def _conversation(self, row: Row, book: str) -> EncodedRow:
         """A conversation with everything learned that the assistant says."""
-        asked = self._asked(row, book, row["question"])
+        asked = self._asked(row, row["question"], *self.shown([row], book))
         ids, labels = self._turns(row, asked)
         if len(ids) > self.max_length:
             answer = labels[::-1].index(IGNORED)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DataError, suggestion
 from lifelong.generation import by_length, choice_log_likelihoods, generate
 from lifelong.learner import Learner
+from lifelong.library import BOOKS, Shown, passage_id
 from lifelong.losses import row_losses
 from lifelong.metrics.answers import resolve_metric
 from lifelong.mixtures import padding_known
@@ -23,7 +24,6 @@ from lifelong.randomness import derived_generator
 from lifelong.strategies.base import labelled
 from lifelong.tasks import Task
 
-BOOKS = ("closed", "gold")
 SPARE_TOKENS = 4  # beyond the longest gold answer, so that an answer that runs on is seen to be wrong
 
 
@@ -36,8 +36,9 @@ class Evaluation:
     A held-out task has no stage: after those in between it is asked as the other tasks are, and it is never unseen.
 
     Args:
-        books: passes to make: ``"closed"`` shows the question alone, ``"gold"`` its passages too. The first is the one
-            that the run is summarised by.
+        books: passes to make: ``"closed"`` shows the question alone, ``"gold"`` its passages too, ``"retrieved"`` those
+            that are found for it, ``"distracted"`` its own among others, ``"absent"`` others alone. The first is the
+            one that the run is summarised by.
         tasks: ``"all"`` tasks after every stage, or those ``"seen"`` so far.
         every: ask about other tasks only after every so many stages.
         sample: ask only so many questions of the other tasks, the same ones each time; their cells are marked.
@@ -93,7 +94,9 @@ class Answers:
         count: questions asked.
         sampled: whether these are a sample of all.
         seconds: wall-clock time.
-        predictions: one mapping per question: ``id, question, answers, prediction, score``.
+        predictions: one mapping per question: ``id, question, answers, prediction, score``, and with an open book
+            the ``passages`` that were shown, the most relevant first, with the ``score`` of those that were retrieved,
+            and those that are ``gold``.
     """
 
     task: str
@@ -113,6 +116,7 @@ class _Question:
 
     row: Mapping[str, Any]
     text: str
+    shown: Shown = field(default_factory=Shown)
 
 
 def evaluate_task(
@@ -131,7 +135,7 @@ def evaluate_task(
         task: the task.
         settings: batch size, sample size and ways of asking.
         split: ``"test"`` or ``"probe"``.
-        book: ``"closed"`` or ``"gold"``.
+        book: the pass, one of ``lifelong.library.BOOKS``.
         sampled: ask ``settings.sample`` rows only.
         advance: called with the number of questions asked since the last call.
 
@@ -151,6 +155,8 @@ def evaluate_task(
         questions = [_Question(row, row["question"]) for row in rows]
     if not questions:
         return None
+    shown = learner.encoder.shown([q.row for q in questions], book, [q.text for q in questions])
+    questions = [replace(question, shown=one) for question, one in zip(questions, shown, strict=True)]
     with _answering(learner, [question.row for question in questions]):
         if task.is_text:
             score, predictions = _perplexity(learner, questions, settings, book, advance)
@@ -231,6 +237,7 @@ def _score(
             book,
             [questions[number].text for number in free],
             [learner.encoder.reserve(limit)] * len(free),
+            [questions[number].shown for number in free],
         )
         answers = generate(learner, prompts, limit, settings.batch_size, advance)
         for number, answer in zip(free, answers, strict=True):
@@ -247,7 +254,9 @@ def _score(
         rest = iter(tokens)
         choices = [[next(rest) for _ in competing[n]] for n in ranked]
         reserves = [learner.encoder.reserve(max(map(len, some))) for some in choices]
-        prompts = learner.encoder.encode_prompts(rows, book, texts_asked, reserves)
+        prompts = learner.encoder.encode_prompts(
+            rows, book, texts_asked, reserves, [questions[n].shown for n in ranked]
+        )
         likelihoods = choice_log_likelihoods(learner, prompts, choices, settings.batch_size, advance)
         for number, scores, some in zip(ranked, likelihoods, choices, strict=True):
             if settings.normalize_length:
@@ -264,7 +273,7 @@ def _score(
             value = resolve_metric(task.metric)(text, question.row["answers"])
         if not math.isfinite(value):
             raise DataError(f"task {task.name!r}, row {question.row['id']!r}: the metric gave {value}")
-        predictions.append(_prediction(question, text, value))
+        predictions.append(_prediction(question, text, value, book))
     return sum(entry["score"] for entry in predictions) / len(predictions), predictions
 
 
@@ -286,19 +295,32 @@ def _perplexity(
         losses[numbers] = row_losses(outputs.logits, targets).double().cpu()
         advance(len(numbers))
     perplexities = (losses / tokens).exp().tolist()
-    predictions = [_prediction(question, "", value) for question, value in zip(questions, perplexities, strict=True)]
+    predictions = [
+        _prediction(question, "", value, book) for question, value in zip(questions, perplexities, strict=True)
+    ]
     return float((losses.sum() / tokens.sum()).exp()), predictions
 
 
-def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
+def _prediction(question: _Question, text: str, score: float, book: str) -> dict[str, Any]:
     row = question.row
-    return {
+    entry = {
         "id": row["id"],
         "question": question.text,
         "answers": list(row["answers"]),
         "prediction": text,
         "score": round(score, 6),
     }
+    return entry | (_recorded(question) if book != "closed" else {})
+
+
+def _recorded(question: _Question) -> dict[str, Any]:
+    """The passages that were shown, the most relevant first, and the row's own."""
+    shown = question.shown
+    scores = [round(hit.score, 6) for hit in shown.hits] or [None] * len(shown.passages)
+    # a piece of a passage that was split counts as that passage
+    ids = [hit.document for hit in shown.hits] or [passage_id(text) for text in shown.passages]
+    passages = [{"id": id, "score": score} for id, score in zip(ids, scores, strict=True)]
+    return {"passages": passages, "gold": [passage_id(text) for text in question.row["passages"]]}
 
 
 def _longest_answer(learner: Learner, task: Task) -> int:

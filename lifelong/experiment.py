@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -16,16 +17,17 @@ from lifelong.classification import Classification
 from lifelong.describe import describe, digest, environment
 from lifelong.errors import ConfigError, DivergedError, RunError, suggestion
 from lifelong.evaluation import Evaluation
-from lifelong.folder import RunFolder
+from lifelong.folder import RunFolder, write_text
 from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
+from lifelong.library import Library, Retrieval, book_name, book_shares, passage_id
 from lifelong.loop import Loop
 from lifelong.preview import Preview, preview
 from lifelong.progress import Reporter
 from lifelong.prompts import PromptTemplate
 from lifelong.quantization import parse, refuse_full_training
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream
-from lifelong.run import Run
+from lifelong.run import PASSAGES_FILE, Run
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.tasks import TaskStream
@@ -42,7 +44,12 @@ TRAINER_SETTINGS_TAKEN = {
 }
 
 # settings that are groups of settings
-_SETTINGS = {"evaluate": Evaluation, "template": PromptTemplate, "classification": Classification}
+_SETTINGS = {
+    "evaluate": Evaluation,
+    "retrieval": Retrieval,
+    "template": PromptTemplate,
+    "classification": Classification,
+}
 
 
 @dataclass
@@ -69,7 +76,9 @@ class Experiment:
         weight_decay: as in the optimiser.
         gradient_clip: largest norm of the gradient; ``None`` leaves it as it is.
         per_task: ``{task: {epochs: ..., learning_rate: ...}}`` for stages that differ.
-        train_book: ``"closed"`` trains on the question alone, ``"gold"`` shows the row's passages.
+        train_book: ``"closed"`` trains on the question alone, ``"gold"`` shows the row's passages, ``"retrieved"``
+            those that are found for it. ``{closed: 0.5, retrieved: 0.5}`` is a mixture, by row.
+        retrieval: how passages are found and shown, for books that need it.
         max_length: longest row in tokens; the model's context by default.
         template: the wording of prompts; by default that of the model's family, which for a classifier is the text
             alone.
@@ -111,7 +120,8 @@ class Experiment:
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     per_task: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
-    train_book: Literal["closed", "gold"] = "closed"
+    train_book: str | Mapping[str, float] = "closed"
+    retrieval: Retrieval = field(default_factory=Retrieval)
     max_length: int | None = None
     template: PromptTemplate | None = None
     family: Literal["auto", "causal", "seq2seq", "classifier"] = "auto"
@@ -150,16 +160,39 @@ class Experiment:
         if self.trainer.get("devices", 1) not in (1, "1", "auto", [0]) or self.trainer.get("num_nodes", 1) != 1:
             raise ConfigError("trainer.devices: a run uses one device; start several runs with a study instead")
         self.tasks = self._measured_tasks()
-        if "gold" in (self.train_book, *self.evaluate.books) and not any(
-            any(rows["passages"]) for task in self.tasks for rows in (task.train, task.test)
-        ):
-            raise ConfigError("train_book, evaluate.books: 'gold' shows a row's passages, and no row has any")
+        self._check_books()
         learned, held_out = ([task.name for task in tasks] for tasks in (self.tasks.learned, self.tasks.held_out))
         for name in self.per_task:
             if name in held_out:
                 raise ConfigError(f"per_task: {name!r} is held out, and never trained on")
             if name not in learned:
                 raise ConfigError(f"per_task: the stream has no task {name!r}{suggestion(name, learned)}")
+
+    def _check_books(self) -> None:
+        """Every book has something to show."""
+        self.train_book = book_name(book_shares(self.train_book))
+        books = {*book_shares(self.train_book), *self.evaluate.books}
+        own = any(any(rows["passages"]) for task in self.tasks for rows in (task.train, task.test))
+        if books & {"gold", "distracted"} and not own:
+            name = "gold" if "gold" in books else "distracted"
+            raise ConfigError(f"train_book, evaluate.books: {name!r} shows a row's passages, and no row has any")
+        if books & {"retrieved", "absent"} and not own and not any(task.passages for task in self.tasks):
+            raise ConfigError("train_book, evaluate.books: passages are to be shown, and the stream has none")
+        self.uses_library = bool(books - {"closed", "gold"})
+
+    def _write_passages(self, folder: RunFolder) -> None:
+        """The texts of passages that predictions will name."""
+        file = folder.path / PASSAGES_FILE
+        if file.exists() or set(self.evaluate.books) == {"closed"}:
+            return
+        library = Library(self.retrieval, self.tasks, self.seed)
+        texts = dict.fromkeys(text for task in self.tasks for text in library.pool(task.name))
+        lines = (json.dumps({"id": passage_id(text), "text": text}, ensure_ascii=False) for text in texts)
+        write_text(file, "".join(f"{line}\n" for line in lines))
+
+    def library(self) -> Library | None:
+        """The passages of the stream, where a book needs to look for them."""
+        return Library(self.retrieval, self.tasks, self.seed) if self.uses_library else None
 
     def _measured_tasks(self) -> TaskStream:
         """The tasks to learn in the order of their stages, and behind them the held-out ones."""
@@ -214,6 +247,7 @@ class Experiment:
             for key in STREAMS:
                 if config[key] and config[key]["class_path"] == SAVED_STREAM and folder.committed() < 0:
                     resolve_stream(getattr(self, key), key).save(folder.path / key)
+            self._write_passages(folder)
             if folder.committed() < len(stages):
                 if self.check_resources:
                     preview(self, stages, thorough=False).check()

@@ -19,16 +19,23 @@ class Asked:
     passages: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()  # up to and with the answer
+    places: tuple[int, ...] = ()  # the order in which passages are shown; as they are where empty
+
+    @property
+    def shown(self) -> list[str]:
+        """The passages in the order in which they are shown; the last of ``passages`` may have been left out."""
+        order = self.places or range(len(self.passages))
+        return [self.passages[place] for place in order if place < len(self.passages)]
 
     def text(self, template: PromptTemplate, tokenizer: Any) -> str:
         """The prompt: everything up to where the answer begins."""
         if self.messages:
             return render(tokenizer, self.turns(template)[:-1], asks=True)
-        return template.render(self.question, self.passages, self.choices, tokenizer)
+        return template.render(self.question, self.shown, self.choices, tokenizer)
 
     def turns(self, template: PromptTemplate) -> list[Message]:
         """The conversation with the question, and the passages before it, in the place of the last user turn."""
-        shown = "".join(template.passage.replace("{passage}", passage) for passage in self.passages)
+        shown = "".join(template.passage.replace("{passage}", passage) for passage in self.shown)
         turns = list(self.messages)
         last = max(number for number, turn in enumerate(turns) if turn["role"] == "user")
         turns[last] = {"role": "user", "content": shown + self.question}

@@ -17,6 +17,7 @@ from lifelong.classification import Classification, ClassifierHead, pooling_of
 from lifelong.data import Batch, StepSampler, collate, concatenate, padding_id, step_loader
 from lifelong.errors import ConfigError, DivergedError, suggestion
 from lifelong.families import Classifier, make_family
+from lifelong.library import Library, book_shares
 from lifelong.losses import answer_weight, row_losses
 from lifelong.mixtures import AuxiliaryLosses, further_pass
 from lifelong.models import context_length, family_of_model, row_length
@@ -26,7 +27,6 @@ from lifelong.randomness import derived_seed
 from lifelong.recent import RecentRows
 from lifelong.strategies.base import Stage, Strategy
 
-TRAIN_BOOKS = ("closed", "gold")
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -112,10 +112,12 @@ class Learner(LightningModule):
         strategies: as ``strategies.base.prepare`` gives them; the same objects must be the Trainer's callbacks.
         template: the wording of prompts; the family's own when ``None``.
         max_length: longest row in tokens; the model's context when ``None``.
-        train_book: ``"closed"`` trains on the question alone, ``"gold"`` with the row's passages before it.
+        train_book: ``"closed"`` trains on the question alone, ``"gold"`` with the row's passages before it; other books
+            and mixtures as of ``PromptEncoder``.
         seed: decides order, dropout and every strategy's draws.
         labels: for a classifier the labels of each task; ``classification.labels_of`` reads them from tasks.
         classification: for a classifier how it meets them.
+        library: finds passages, for books that need one; it follows the stages.
 
     Attributes:
         family: how this kind of model reads, learns and answers; see ``lifelong.families``.
@@ -145,17 +147,18 @@ class Learner(LightningModule):
         seed: int = 0,
         labels: Mapping[str, Sequence[str]] | None = None,
         classification: Classification | None = None,
+        library: Library | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # one step has one normaliser, known only when all its rows are
-        if train_book not in TRAIN_BOOKS:
-            raise ConfigError(f"train_book: unknown {train_book!r}{suggestion(train_book, TRAIN_BOOKS)}")
+        book_shares(train_book)
         length = row_length(context_length(model), max_length)
         self.model, self.tokenizer = model, tokenizer
         self.training_settings = training or Training()
         self.strategies = tuple(strategies)
         self.family = make_family(family_of_model(model), tokenizer, template, length, labels, classification)
         self.encoder = self.family.encoder
+        self.encoder.library, self.encoder.seed = library, seed
         self.head: ClassifierHead | None = None
         if isinstance(self.family, Classifier):
             settings, size = self.family.settings, model.config.get_text_config().hidden_size
@@ -187,10 +190,16 @@ class Learner(LightningModule):
         """Make ``stage`` the current one. Returns the loader of its optimiser steps."""
         self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, RecentRows(self.encoder)
         self.family.begin_stage(stage)
+        self.follow(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
         sampler = StepSampler(lengths(rows), settings.batch_size, settings.accumulate, self.seed, stage.index)
         return step_loader(rows, sampler, self.pad_id)
+
+    def follow(self, stage: Stage) -> None:
+        """The passages of a stage's tasks have come."""
+        if self.encoder.library is not None:
+            self.encoder.library.follow(sorted(set(stage.train["task"])))
 
     @property
     def settings(self) -> Training:

@@ -82,6 +82,8 @@ class Loop:
             with enough_memory("untrained model"):
                 self._stage_zero()
         elif done > 0:
+            for stage in self.stages[:done]:
+                self.learner.follow(stage)
             self._restore(done)
         for stage in self.stages[max(done, 0) :]:
             with enough_memory(f"stage {stage.index} ({self._name(stage.index)})"):
@@ -253,6 +255,7 @@ def make_learner(
         # a model that turns out to be a classifier's has one head over all labels of the stream
         labels_of(experiment.tasks) if models.family_of_model(model) == "classifier" else None,
         experiment.classification,
+        experiment.library(),
     )
 
 

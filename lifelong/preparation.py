@@ -149,6 +149,8 @@ def _key(encoder: PromptEncoder, rows: Dataset, book: str) -> str:
         "template": asdict(encoder.template),
         "max_length": encoder.max_length,
         "book": book,
+        "seed": encoder.seed,
+        "library": encoder.library.fingerprint if encoder.library is not None else "",
         "rows": content_hash(rows, [*FIELDS, "task", "kind"]),
         "tokenizer": _tokenizer_hash(encoder.tokenizer),
     }

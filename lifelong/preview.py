@@ -134,6 +134,7 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         experiment.classification,
     )
     family.check(experiment.tasks)
+    family.encoder.library, family.encoder.seed = experiment.library(), experiment.seed
     if thorough:  # every question too, whose answers must leave room for it
         for task in experiment.tasks:
             prepare(family.encoder, labelled(task, task.test), experiment.train_book)
@@ -141,6 +142,8 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
     batch = extended_rows(experiment.strategies, experiment.batch_size)
     for stage in planned:
         family.begin_stage(stage)
+        if family.encoder.library is not None:
+            family.encoder.library.follow(sorted(set(stage.train["task"])))
         settings = experiment.training.of_task(stage.task.name)
         family.encoder.counts.clear()
         rows = prepare(family.encoder, stage.train, experiment.train_book)

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
     from lifelong.adapters.routing import RoutingTable
+    from lifelong.judges import Judge
 
 KINDS = ("score", "perplexity")  # of scores, which cannot be averaged with each other
 PLOTS = ("matrix", "routing")
+PASSAGES_FILE = "passages.jsonl"
 
 
 class Run:
@@ -273,6 +275,42 @@ class Run:
                 place = {"stage": index, "task": task, "split": split, "pass": book}
                 tables.append(pd.DataFrame([place | row for row in rows]))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    @cached_property
+    def passages(self) -> dict[str, str]:
+        """The texts of the passages that predictions name, by id; none where every pass is closed-book."""
+        file = self.path / PASSAGES_FILE
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return {entry["id"]: entry["text"] for entry in map(json.loads, lines)}
+
+    def five_l(self, judge: Judge | None = None) -> pd.DataFrame:
+        """The six figures of 5L-bench by stage, task and pass, see ``lifelong.five_l.five_l_table``.
+
+        Args:
+            judge: of the answers; by default ``MatchJudge``, which needs no model and has no opinion on QR and FL.
+        """
+        from lifelong.five_l import five_l_table
+        from lifelong.judges import MatchJudge
+
+        return five_l_table(self.predictions, self.passages, judge or MatchJudge())
+
+    @property
+    def retrieval(self) -> pd.DataFrame:
+        """How well passages were found in the ``retrieved`` pass: stage, task, split, questions, recall, mrr, ndcg.
+
+        The figures are those of ``lifelong.metrics.retrieval`` for the run's ``retrieval.k``. A task's passages are not
+        in the index before they have come. Without rows where nothing was retrieved.
+        """
+        from lifelong.reports.retrieval import quality_by_task  # loads torchmetrics
+
+        return quality_by_task(self.predictions, self.config.get("retrieval", {}).get("k"))
+
+    @property
+    def retrieval_warnings(self) -> list[str]:
+        """Tasks whose wrong answers in the ``retrieved`` pass are the retriever's fault, in the last stage."""
+        from lifelong.reports.retrieval import retrieval_warnings
+
+        return retrieval_warnings(self.predictions, self.folder.committed())
 
     def plot(self, kind: str = "matrix", **options: Any) -> Plot:
         """Draw the run.

@@ -184,6 +184,19 @@ def test_a_folder_with_another_run_is_refused(file, tmp_path, capsys):
     assert "seed is 0 there and 5 here" in capsys.readouterr().err
 
 
+def test_a_retriever_is_tried_before_anything_is_trained(capsys, tmp_path, file):
+    assert call("retrieve", "streams.world_facts", "--tasks", "[capitals, units]", "--retrieval.k", "2") == 0
+    text = capsys.readouterr().out
+    assert "passages found, k = 2" in text and "capitals" in text and "recall@1" in text and "moons" not in text
+    assert call("retrieve", file, "--retrieval.hybrid", "true", "--missed", "1") == 0
+    assert "moons" in capsys.readouterr().out
+    (tmp_path / "rows.csv").write_text("question,answer,topic\nq?,a,t\nr?,b,t\n")
+    assert call("retrieve", "lifelong.TaskStream.from_csv", "--path", tmp_path / "rows.csv", "--by", "topic") == 2
+    assert "has no passages" in capsys.readouterr().err
+    assert call("retrieve", "streams.world_facts", "--retrieval.kk", "2") == 2
+    assert "kk" in capsys.readouterr().err
+
+
 def test_streams_are_listed_and_looked_into(capsys):
     assert call("streams") == 0
     assert "streams.world_facts" in capsys.readouterr().out

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # a list of streams must not wait for torch
+    import pandas as pd
+
     from lifelong.metrics.accuracy_matrix import AccuracyMatrix
     from lifelong.run import Run
     from lifelong.study import Study
@@ -65,6 +67,8 @@ def show_run(run: Run, console: Console) -> None:
     for message in run.routing_warnings:
         console.print(Text(f"routing {message}", "yellow"))
     _show_groups(run, console)
+    _show_retrieval(run, console)
+    _show_five_l(run, console)
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
         kind = "perplexity" if metric == "perplexity" else "score"
         matrix = run.matrix_of(split, book, kind)
@@ -133,6 +137,62 @@ def _show_auxiliary(run: Run, console: Console) -> None:
         if some:
             table.add_row(str(stage), *(f"{some[name]:.4g}" if name in some else "-" for name in names))
     console.print(table, "")
+
+
+def show_retrieval_trial(quality: pd.DataFrame, missed: pd.DataFrame, k: int, shown: int, console: Console) -> None:
+    """What ``retrieval_trial`` gave, with some of the questions whose passage was not found."""
+    console.print(_quality_table(quality, f"passages found, k = {k}, all in the index"), "")
+    if len(missed):
+        console.print(f"{len(missed)} questions without their passage; {min(shown, len(missed))} of them:")
+    for row in missed[:shown].to_dict("records"):
+        labels = ("question", "gold", "found")
+        console.print(_labelled([("task", f"{row['task']}, {row['split']}"), *((name, row[name]) for name in labels)]))
+
+
+def _quality_table(quality: pd.DataFrame, title: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    names = {"first": "recall@1", "recall": "recall@k", "mrr": "MRR", "ndcg": "nDCG"}
+    figures = [name for name in names if name in quality]
+    for name in ("task", "split", "questions", *figures):
+        table.add_column(names.get(name, name), justify="left" if name in ("task", "split") else "right")
+    for row in quality.to_dict("records"):
+        cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in figures)
+        table.add_row(Text(row["task"], overflow="fold"), row["split"], str(row["questions"]), *cells)
+    return table
+
+
+def _show_retrieval(run: Run, console: Console) -> None:
+    """How well passages were found after the last stage, and whose fault wrong answers are."""
+    quality = run.retrieval
+    if not len(quality):
+        return
+    last, k = quality[quality["stage"] == quality["stage"].max()], run.config["retrieval"]["k"]
+    console.print(_quality_table(last, f"passages found, of the last stage, k = {k}"), "")
+    for message in run.retrieval_warnings:
+        console.print(Text(message, "yellow"))
+
+
+def _show_five_l(run: Run, console: Console) -> None:
+    """The figures of 5L-bench after the last stage, where a pass shows passages, with their definitions."""
+    if run.books == ["closed"]:
+        return
+    from lifelong.metrics.five_l import DEFINITIONS
+
+    rows = run.five_l()
+    shown = [name for name in rows.columns[3:] if rows[name].notna().any()]
+    table = Table(title="5L, of the last stage, judged by matching", title_justify="left", header_style="bold")
+    for name in ("task", "pass", *shown):
+        table.add_column(name, justify="left" if name in ("task", "pass") else "right")
+    for row in rows[rows["stage"] == rows["stage"].max()].to_dict("records"):
+        cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in shown)
+        table.add_row(Text(row["task"], overflow="fold"), row["pass"], *cells)
+    console.print(table)
+    for name in shown:
+        if name in DEFINITIONS:
+            console.print(Text(f"  {name}: {DEFINITIONS[name]}", "dim"))
+    if "gap" in shown:
+        console.print(Text("  gap: RA less RA on the probes, the same questions in other words", "dim"))
+    console.print()
 
 
 def _show_groups(run: Run, console: Console) -> None:

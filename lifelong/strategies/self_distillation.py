@@ -12,6 +12,7 @@ from lifelong.data import Batch, collate
 from lifelong.encoding import IGNORED, EncodedRow
 from lifelong.errors import ConfigError, suggestion
 from lifelong.generation import Sampling, generate_tokens
+from lifelong.library import Shown
 from lifelong.losses import row_losses
 from lifelong.mixtures import further_pass
 from lifelong.strategies.base import Stage, Strategy
@@ -162,10 +163,10 @@ class SelfDistillation(Strategy):
         rows = [self._stage.train[self._numbers[key]] for key in keys]
         encoder, reserves = learner.encoder, [learner.encoder.reserve(limit + 1)] * len(rows)
         with encoder.uncounted():
-            prompts = encoder.encode_prompts(rows, learner.train_book, reserves=reserves)
-            shown = encoder.encode_prompts(
-                [with_demonstration(row, learner.train_book) for row in rows], "gold", reserves=reserves
-            )
+            beside = encoder.shown(rows, learner.train_book)
+            prompts = encoder.encode_prompts(rows, reserves=reserves, shown=beside)
+            demonstrated = [with_demonstration(row, one) for row, one in zip(rows, beside, strict=True)]
+            shown = encoder.encode_prompts(rows, reserves=reserves, shown=demonstrated)
         seed = int(torch.randint(2**62, (), generator=self._draw))
         with teacher(learner, {}):
             answers = generate_tokens(learner, prompts, limit, len(rows), sampling=Sampling(seed))
@@ -204,10 +205,11 @@ def token_divergence(student: torch.Tensor, teacher: torch.Tensor, kind: str = "
     return ((p.exp() * (p - middle)).sum(-1) + (q.exp() * (q - middle)).sum(-1)) / 2
 
 
-def with_demonstration(row: Mapping[str, Any], book: str) -> dict[str, Any]:
-    """A row whose first passage is its question with the gold answer; its own follow where the book shows them."""
-    own = row["passages"] if book == "gold" else []
-    return {**row, "passages": [DEMONSTRATION.format(question=row["question"], answer=row["answers"][0]), *own]}
+def with_demonstration(row: Mapping[str, Any], shown: Shown) -> Shown:
+    """A row's question with its gold answer as the first passage, before what the book shows."""
+    first = DEMONSTRATION.format(question=row["question"], answer=row["answers"][0])
+    order = shown.places or range(len(shown.passages))
+    return Shown((first, *shown.passages), (0, *(place + 1 for place in order)))
 
 
 def _stream_keys(batch: Batch) -> dict[int, tuple[str, str]]:

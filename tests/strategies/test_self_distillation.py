@@ -15,6 +15,7 @@ from lifelong.errors import ConfigError
 from lifelong.evaluation import evaluate_task
 from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
+from lifelong.library import Shown
 from lifelong.losses import answer_weight, row_losses
 from lifelong.strategies import Cumulative, Joint, Stage
 from lifelong.strategies.self_distillation import DIVERGENCES, SelfDistillation, token_divergence, with_demonstration
@@ -126,7 +127,7 @@ def test_the_loss_and_its_gradient_are_those_of_one_row_at_a_time(learner, tiny_
     total = 0.0
     for task, number in zip(batch["task"], batch["id"], strict=True):
         row, written = rows[number], strategy._written[task, number]
-        shown = learner.encoder.encode_prompt(with_demonstration(row, "closed"), "gold")
+        shown = learner.encoder.encode_prompts([row], shown=[with_demonstration(row, Shown())])[0]
         with swapped(learner, strategy.average), torch.no_grad():
             teacher = alone(learner, shown, written.answer)
         student = alone(learner, learner.encoder.encode_prompt(row), written.answer)

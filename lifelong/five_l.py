@@ -1,0 +1,79 @@
+"""The six figures of 5L-bench of a run, from its predictions and a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from lifelong.judges.base import Case, Judge
+from lifelong.metrics import five_l
+
+COLUMNS = ("RA", "RA_probe", "gap", "Faith", "Filter", "RR", "QR", "FL")
+
+
+def five_l_table(predictions: pd.DataFrame, passages: Mapping[str, str], judge: Judge) -> pd.DataFrame:
+    """A row for each stage, task and pass.
+
+    Args:
+        predictions: of a run, see ``Run.predictions``.
+        passages: texts by id, see ``Run.passages``.
+        judge: of whether answers are right, claims supported, answers relevant and fluent; what it cannot judge is NaN.
+
+    Returns:
+        ``stage, task, pass``, and the figures of ``lifelong.metrics.five_l``: ``RA`` on the test questions,
+        ``RA_probe`` on other wordings of them and ``gap``, what is lost there: learned words, not understood; ``Faith``
+        of passes that show passages; ``Filter`` in the row of ``distracted``, where there is a ``gold`` pass too, and
+        ``RR`` in that of ``absent``. Raw text, which asks nothing, has no row.
+    """
+    rows = []
+    questions = predictions[predictions["question"] != ""]
+    places = dict(iter(questions.groupby(["stage", "task", "pass", "split"], sort=False)))
+    judged = {place: _right(asked, judge) for place, asked in places.items()}
+    for (stage, task, book, split), asked in places.items():
+        if split != "test":
+            continue
+        right = judged[stage, task, book, split]
+        answers = asked["prediction"].tolist()
+        row = {"stage": stage, "task": task, "pass": book, "RA": five_l.recall_accuracy(right)}
+        probes = judged.get((stage, task, book, "probe"))
+        row["RA_probe"] = five_l.recall_accuracy(probes or [])
+        row["gap"] = row["RA"] - row["RA_probe"]
+        row["Faith"] = _faithful(asked, passages, judge) if book != "closed" else float("nan")
+        alone = judged.get((stage, task, "gold", "test"))
+        filtered = book == "distracted" and alone is not None and len(alone) == len(right)
+        row["Filter"] = five_l.filtering(alone, right) if filtered else float("nan")
+        row["RR"] = five_l.refusal_rate(answers) if book == "absent" else float("nan")
+        row["QR"] = five_l.query_relevance(_scores(asked, "relevant", judge))
+        row["FL"] = five_l.fluency(_scores(asked, "fluent", judge))
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["stage", "task", "pass", *COLUMNS])
+
+
+def _right(asked: pd.DataFrame, judge: Judge) -> list[float | None]:
+    cases = [
+        Case("correct", row["prediction"], row["question"], tuple(row["answers"])) for row in asked.to_dict("records")
+    ]
+    if "correct" not in judge.aspects:
+        return [None] * len(cases)
+    return [None if verdict.yes is None else float(verdict.yes) for verdict in judge.judge(cases)]
+
+
+def _faithful(asked: pd.DataFrame, passages: Mapping[str, str], judge: Judge) -> float:
+    if "supported" not in judge.aspects:
+        return float("nan")
+    cases, sizes = [], []
+    for row in asked.to_dict("records"):
+        shown = tuple(passages[passage["id"]] for passage in row["passages"])
+        some = five_l.claims(row["prediction"]) if shown else []
+        cases += [Case("supported", claim, row["question"], passages=shown) for claim in some]
+        sizes.append(len(some))
+    scores = iter(verdict.score for verdict in judge.judge(cases))
+    return five_l.faithfulness([[next(scores) for _ in range(size)] for size in sizes])
+
+
+def _scores(asked: pd.DataFrame, aspect: str, judge: Judge) -> list[float | None]:
+    if aspect not in judge.aspects:
+        return []
+    cases = [Case(aspect, row["prediction"], row["question"]) for row in asked.to_dict("records")]
+    return [verdict.score for verdict in judge.judge(cases)]
