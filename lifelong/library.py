@@ -121,13 +121,16 @@ class Library:
         if self._retriever is None:
             self._retriever = self.settings.make()
             everything = self.settings.scope == "all"
-            self._put_in(name for name, task in self._tasks.items() if everything or task.measure_only)
+            self.follow(name for name, task in self._tasks.items() if everything or task.measure_only)
         return self._retriever
 
     def follow(self, seen: Iterable[str]) -> None:
-        """The passages of these tasks have come."""
-        if self.settings.scope == "seen" and self.retriever is not None:
-            self._put_in(seen)
+        """The passages of these tasks have come; those that are in the index stay as they are."""
+        retriever = self.retriever
+        for name in seen:
+            if name in self._tasks and name not in self._inside:
+                self._inside.add(name)
+                retriever.add(self.pool(name))
 
     def pool(self, task: str) -> list[str]:
         """All different passages of a task: its own, then its rows'; none of a task of another stream."""
@@ -159,12 +162,6 @@ class Library:
         retriever = self.retriever
         about = [asdict(self.settings), retriever.encoder.fingerprint, sorted(retriever.index.ids), self.seed]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-    def _put_in(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name in self._tasks and name not in self._inside:
-                self._inside.add(name)
-                self._retriever.add(self.pool(name))
 
     def _found(self, questions: Sequence[str]) -> list[Shown]:
         settings, retriever = self.settings, self.retriever

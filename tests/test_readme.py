@@ -11,7 +11,7 @@ from peft import get_peft_model_state_dict
 from lifelong import Experiment
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-STREAM, TABLE, MIXTURE, STRATEGY, CONTRACT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+STREAM, TABLE, MIXTURE, RETRIEVER, STRATEGY, CONTRACT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
@@ -40,6 +40,11 @@ def test_a_mixture_of_experts_is_saved_and_loaded(tmp_path, monkeypatch):
     before, after = (get_peft_model_state_dict(names[name]) for name in ("model", "again"))
     assert any("router" in name for name in before)
     assert all(torch.equal(before[name], after[name]) for name in before | after)
+
+
+def test_a_passage_is_retrieved(capsys):
+    exec(RETRIEVER, {})
+    assert capsys.readouterr().out.startswith("gold Gold has the chemical symbol Au. 0.0")
 
 
 def test_the_strategy_in_twenty_lines_holds_the_weights_back(tiny_stream, llama_folder, tmp_path):

@@ -150,8 +150,11 @@ class EndpointJudge(Judge):
                 async with asyncio.TaskGroup() as group:
                     for id, case in cases.items():
                         group.create_task(one(id, case))
-            except* self._openai.OpenAIError as errors:
-                first = errors.exceptions[0]
+            except ExceptionGroup as group:
+                ours, others = group.split(self._openai.OpenAIError)
+                if others is not None:
+                    raise others from None
+                first = ours.exceptions[0]
                 raise EndpointError(
                     f"{self.name} at {_url() or 'the default address'}: {_in_words(first)}. {len(found)} of "
                     f"{len(cases)} verdicts came before that and are kept; run it again to go on from there"
