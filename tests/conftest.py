@@ -1,11 +1,17 @@
-"""What all tests share: two toy models as folders, a small stream, and a machine on which nothing is online.
+"""What all tests share: two toy models as folders, a small stream, a server, and a machine on which nothing is online.
 
 Heavy imports are inside the fixtures, so that tests of light modules stay light.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 # before torch and huggingface_hub are imported, and inherited by every process that a test starts
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models are quickest, and bit for bit repeatable, on one thread
@@ -115,3 +121,72 @@ def make_learner(llama_folder):
 def learner(make_learner):
     """A fresh ``Learner`` over the Llama-style model, all of its weights trainable."""
     return make_learner()
+
+
+Answer = tuple[int, str]  # status, and the body or the assistant's words
+
+
+class Server:
+    """A server on the loopback interface that answers as it is told to, and fails on purpose.
+
+    ``script`` maps the number of a request, from 0, and the request to a status and the assistant's words; a status of
+    -1 sends the words as the whole body, and one of 0 waits before it answers.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.at_once = self.most_at_once = 0
+        verdict = (200, '{"reason": "", "score": 1}')
+        self.script: Callable[[int, dict[str, Any]], Answer] = lambda number, request: verdict
+        self.lock = threading.Lock()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        request = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        with self.lock:
+            number = len(self.requests)
+            self.requests.append(request)
+            self.keys.append(handler.headers["Authorization"])
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        status, words = self.script(number, request)
+        if status == 0:
+            time.sleep(1.0)
+            status = 200
+        message = {"role": "assistant", "content": words}
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+        body["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        payload = words if status < 0 else json.dumps(body if status == 200 else {"error": {"message": words}})
+        with self.lock:
+            self.at_once -= 1
+        try:
+            handler.send_response(max(status, 200) if status != -1 else 200)
+            handler.send_header("Content-Type", "application/json")
+            if status in (429, 500, 503):
+                handler.send_header("Retry-After-Ms", "1")  # so that the client's back-off is short here
+            handler.end_headers()
+            handler.wfile.write(payload.encode())
+        except BrokenPipeError:
+            pass  # the client has given up waiting
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Where the environment says that judges and generators are to be asked."""
+    told = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.answer(self)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    for role in ("JUDGE", "GENERATOR"):
+        monkeypatch.setenv(f"LIFELONG_{role}_URL", f"http://127.0.0.1:{listening.server_port}/v1")
+        monkeypatch.setenv(f"LIFELONG_{role}_KEY", "secret-key-of-the-tests")
+    yield told
+    listening.shutdown()
+    listening.server_close()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifelong.cache import cache_folder
 from lifelong.errors import ConfigError, ModelError
 from lifelong.libraries import quiet_libraries
-from lifelong.retrieval.cache import VectorCache
+from lifelong.store import Store, key_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -98,8 +99,10 @@ class Encoder(PassageEncoder):
         self.passage_prompt = self._own_prompt("document", "passage") if passage_prompt is None else passage_prompt
         self._weights = _digest(self.model)
         self.computed = 0  # texts that went through the model
-        folder = None if cache is None or cache is True else cache
-        self.cache = None if cache is False else VectorCache(self._weights, folder)
+        self.cache = None
+        if cache is not False:
+            folder = cache_folder("embeddings") if cache is None or cache is True else Path(cache)
+            self.cache = Store(folder / f"{self._weights}.sqlite")
 
     def _own_prompt(self, *names: str) -> str:
         return next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), "")
@@ -133,7 +136,8 @@ class Encoder(PassageEncoder):
         vectors = np.empty((len(texts), self.dimension), np.float32)
         wanted = dict.fromkeys(texts)
         keys = dict(zip(wanted, self._keys(wanted, prompt), strict=True))
-        known = self.cache.get(list(keys.values())) if self.cache else {}
+        kept = self.cache.get(keys.values()) if self.cache else {}
+        known = {key: np.frombuffer(value, np.float32) for key, value in kept.items()}
         missing = [text for text in wanted if keys[text] not in known]
         if missing:
             with quiet_libraries():
@@ -148,15 +152,14 @@ class Encoder(PassageEncoder):
             self.computed += len(missing)
             added = {keys[text]: vector for text, vector in zip(missing, fresh, strict=True)}
             if self.cache:
-                self.cache.put(added)
+                self.cache.put({key: vector.tobytes() for key, vector in added.items()})
             known |= added
         for row, text in enumerate(texts):
             vectors[row] = known[keys[text]]
         return vectors
 
     def _keys(self, texts: Iterable[str], prompt: str) -> list[bytes]:
-        settings = f"{self.normalize} {self.model.get_max_seq_length()} {prompt!r}\n"
-        return [hashlib.sha256((settings + text).encode()).digest() for text in texts]
+        return [key_of(self.normalize, self.model.get_max_seq_length(), prompt, text) for text in texts]
 
 
 def _load(name: str, device: str | None) -> SentenceTransformer:

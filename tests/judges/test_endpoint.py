@@ -11,7 +11,7 @@ import pytest
 from lifelong.describe import plain
 from lifelong.errors import ConfigError
 from lifelong.judges import Case, EndpointJudge, Verdict
-from lifelong.judges.endpoint import EndpointError
+from lifelong.endpoint import EndpointError
 
 CASES = [Case("correct", f"answer {n}", f"question {n}?", (f"gold {n}",)) for n in range(6)]
 
@@ -62,7 +62,7 @@ def test_a_server_that_goes_on_failing_ends_it_and_what_came_before_is_kept(serv
         return (500, "out of order") if broken else (200, '{"reason": "", "score": 1}')
 
     server.script = script
-    with pytest.raises(EndpointError, match=r"InternalServerError 500: .*out of order.* of 6 verdicts came before"):
+    with pytest.raises(EndpointError, match=r"InternalServerError 500: .*out of order.* of 6 replies came before"):
         judge(concurrency=1).judge(CASES)
     asked = len(server.requests)
     fails.clear()
@@ -119,7 +119,7 @@ def test_no_more_requests_than_allowed(server, judge) -> None:
         one.judge(CASES)
     assert not server.requests
     one.judge(CASES[:3])
-    with pytest.raises(ConfigError, match="3 more requests are needed, and max_calls=4 leaves 1; 3 verdicts are there"):
+    with pytest.raises(ConfigError, match="3 more requests are needed, and max_calls=4 leaves 1; 3 replies are there"):
         one.judge(CASES)
 
 
