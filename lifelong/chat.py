@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from lifelong.errors import ModelError
 from lifelong.libraries import quiet_libraries
 from lifelong.models import load_model
+from lifelong.store import weights_digest
 
 Conversation = Sequence[Mapping[str, str]]
 
@@ -47,6 +49,11 @@ class ChatModel:
     def name(self) -> str:
         """In reports."""
         return f"model ({self._name})"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights."""
+        return weights_digest(self.model)
 
     def reply(self, conversations: Sequence[Conversation]) -> list[str]:
         """What the model says next in each conversation."""

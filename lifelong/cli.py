@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command not in (_run, _retrieve) and not (options.command is _streams and options.name):
+    settings_follow = options.command in (_run, _retrieve, _build_stream)
+    if rest and not settings_follow and not (options.command is _streams and options.name):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
     try:
@@ -84,6 +85,26 @@ def _parser() -> argparse.ArgumentParser:
     retrieve.add_argument("name", metavar="NAME", help="a stream, or the YAML file of an experiment")
     retrieve.add_argument("--missed", type=int, default=5, help="how many questions without their passage are shown")
     retrieve.set_defaults(command=_retrieve)
+
+    build = commands.add_parser(
+        "build-stream",
+        help="make a stream of question-answer tasks from a folder of documents",
+        description="Make question-answer tasks of text, Markdown, HTML and PDF files, and save them as a stream.",
+        epilog="Settings of lifelong.documents.build_stream may follow, and those of the generator: --tokens 200 "
+        "--screen.longest_answer 8 --generator.pairs 6.",
+        allow_abbrev=False,
+    )
+    build.add_argument("folder", type=Path, metavar="FOLDER")
+    build.add_argument("--out", type=Path, required=True, help="the stream's folder")
+    build.add_argument("--by", default="folder", help="what makes a task: folder (default), month, year or topic")
+    build.add_argument(
+        "--generator",
+        default="RuleGenerator",
+        help="who writes the questions: RuleGenerator (default), ModelGenerator, EndpointGenerator or a class of yours",
+    )
+    build.add_argument("--skip-unreadable", action="store_true", help="leave out documents that cannot be read")
+    build.add_argument("-q", "--quiet", action="store_true", help="no report on the terminal")
+    build.set_defaults(command=_build_stream)
     return parser
 
 
@@ -208,6 +229,34 @@ def _retrieve(options: argparse.Namespace) -> int:
         tasks = resolve_stream({"class_path": options.name, "init_args": own})
         settings = call(Retrieval, chosen, "retrieval")
     show_retrieval_trial(*retrieval_trial(tasks, settings), settings.k, options.missed, Console())
+    return 0
+
+
+def _build_stream(options: argparse.Namespace) -> int:
+    from lifelong.config import parse_overrides
+    from lifelong.documents import Generator, Screen, build_stream
+    from lifelong.registry import build, call
+
+    settings = parse_overrides(options.overrides)
+    parts: dict[str, dict] = {"generator": {}, "screen": {}}
+    for key in [key for key in settings if key.partition(".")[0] in parts]:
+        part, _, name = key.partition(".")
+        parts[part][name] = settings.pop(key)
+    generator = {"class_path": options.generator, "init_args": parts["generator"]}
+    chosen = {
+        "by": options.by,
+        "generator": build(generator, "generator", ("lifelong.documents",), kind=Generator),
+        "screen": call(Screen, parts["screen"], "screen"),
+        "skip_unreadable": options.skip_unreadable,
+        "quiet": options.quiet,
+    }
+    report = call(build_stream, {"folder": options.folder, "out": options.out} | settings | chosen, "")
+    if not options.quiet:
+        from rich.console import Console
+
+        from lifelong.reports.documents import show_build_report
+
+        show_build_report(report, options.out, Console())
     return 0
 
 

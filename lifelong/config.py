@@ -15,7 +15,7 @@ from peft import PeftConfig
 
 from lifelong.errors import ConfigError, suggestion
 from lifelong.experiment import Experiment
-from lifelong.registry import SAVED_STREAM, STREAMS, build, call, find_stream
+from lifelong.registry import SAVED_STREAM, STREAMS, build, call, find_stream, saved_stream
 from lifelong.strategies import Strategy
 
 # fields that hold objects, where the bare names of their classes are looked up, and what they must be
@@ -51,6 +51,10 @@ def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         override(config, key, value, f"--{key}")
     config = _anchored(config, path.parent)
     for key in STREAMS:
+        named = saved_stream(config.get(key), (Path(), path.parent))
+        if named is not config.get(key):
+            config[key] = named
+            continue
         saved = config.get(key)
         if isinstance(saved, dict) and saved.get("class_path") == SAVED_STREAM:
             arguments = saved.get("init_args") or {}

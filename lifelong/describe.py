@@ -17,7 +17,7 @@ import torch
 from peft import PeftConfig
 
 from lifelong._version import __version__
-from lifelong.registry import SAVED_STREAM, STREAMS, UNSAVED_STREAM, reference_to
+from lifelong.registry import SAVED_STREAM, STREAMS, UNSAVED_STREAM, reference_to, saved_stream
 from lifelong.tasks import TaskStream
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def plain_stream(stream: TaskStream | str | Mapping[str, Any], folder: str) -> d
         stream: what it is set to.
         folder: where it is saved, in the folder of the run, if it was made in Python.
     """
+    stream = saved_stream(stream)
     if isinstance(stream, str):
         return {"class_path": stream, "init_args": {}}
     if isinstance(stream, Mapping) and stream.get("class_path") != SAVED_STREAM:

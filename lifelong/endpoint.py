@@ -38,6 +38,10 @@ class Estimate:
     tokens_out: int
     cost: float | None
 
+    def __str__(self) -> str:
+        tokens = f"some {self.tokens_in:,} tokens in and at most {self.tokens_out:,} out"
+        return f"{self.calls} requests, {tokens}" + ("" if self.cost is None else f", a cost of some {self.cost:.2f}")
+
 
 class Endpoint:
     """Asks a server through the official ``openai`` client; install the extra ``endpoint``.
@@ -128,18 +132,26 @@ class Endpoint:
             EndpointError: the server is down, slow or refuses; replies that came before are kept.
             ConfigError: more requests would be needed than ``max_calls`` leaves.
         """
+        self.check_limit(conversations)
         known = self._known(conversations)
         left = {self._id(conversation): conversation for conversation, reply in known if reply is None}
-        if self.max_calls is not None and self.calls + len(left) > self.max_calls:
-            raise ConfigError(
-                f"{self.name}: {len(left)} more requests are needed, and max_calls={self.max_calls} leaves "
-                f"{max(0, self.max_calls - self.calls)}; {len(known) - len(left)} replies are there already"
-            )
         found = {self._id(conversation): reply for conversation, reply in known if reply is not None}
         if left:
             with ThreadPoolExecutor(1) as thread:  # a notebook's own thread has a loop already
                 found |= thread.submit(asyncio.run, self._ask(left, readable)).result()
         return [found[self._id(conversation)] for conversation in conversations]
+
+    def check_limit(self, conversations: Sequence[Conversation]) -> None:
+        """Raise a ConfigError where asking these takes more requests than ``max_calls`` leaves."""
+        if self.max_calls is None:
+            return
+        known = self._known(conversations)
+        left = sum(reply is None for _, reply in known)
+        if self.calls + left > self.max_calls:
+            raise ConfigError(
+                f"{self.name}: {left} more requests are needed, and max_calls={self.max_calls} leaves "
+                f"{max(0, self.max_calls - self.calls)}; {len(known) - left} replies are there already"
+            )
 
     def _known(self, conversations: Sequence[Conversation]) -> list[tuple[Conversation, str | None]]:
         """Each different conversation, with the reply that is kept."""

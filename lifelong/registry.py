@@ -160,6 +160,21 @@ def build(
     return call(target, specification.get("init_args") or {}, f"{where}.init_args")
 
 
+def saved_stream(stream: Any, folders: tuple[Path, ...] = (Path(),)) -> Any:
+    """The name of a saved stream's folder as ``class_path`` and ``init_args``; anything else as it is.
+
+    Args:
+        stream: a setting that names a stream.
+        folders: from which its path is meant; the first where it is there.
+    """
+    name = stream.get("class_path") if isinstance(stream, Mapping) and not stream.get("init_args") else stream
+    if not isinstance(name, str):
+        return stream
+    paths = (folder / Path(name).expanduser() for folder in folders)
+    found = next((path for path in paths if (path / "stream.json").is_file()), None)
+    return stream if found is None else {"class_path": SAVED_STREAM, "init_args": {"folder": str(found)}}
+
+
 def find_stream(
     stream: TaskStream | str | Mapping[str, Any], trust: bool = True, where: str = "stream"
 ) -> Callable[..., TaskStream]:
@@ -167,7 +182,8 @@ def find_stream(
 
     Args:
         stream: a stream, ``"streams.world_facts"`` or bare ``"world_facts"``, ``"path/to/my_stream.py:my_function"``, a
-            name that another package registered, or one of these as ``class_path`` beside its ``init_args``.
+            name that another package registered, or one of these as ``class_path`` beside its ``init_args``; or the
+            folder of a saved stream.
         trust: as for ``find``.
         where: the key, for messages.
 
@@ -176,6 +192,7 @@ def find_stream(
     """
     if isinstance(stream, TaskStream):
         return lambda: stream
+    stream = saved_stream(stream)
     if not isinstance(stream, str | Mapping):
         raise ConfigError(f"{where}: expected a name, such as streams.world_facts, got {stream!r}")
     unknown = [key for key in stream if key not in ("class_path", "init_args")] if isinstance(stream, Mapping) else []
@@ -197,6 +214,7 @@ def resolve_stream(stream: TaskStream | str | Mapping[str, Any], where: str = "s
     Raises:
         ConfigError: there is no such stream, its arguments do not fit, or what was named made something else.
     """
+    stream = saved_stream(stream)
     arguments = stream.get("init_args") or {} if isinstance(stream, Mapping) else {}
     built = call(find_stream(stream, where=where), arguments, f"{where}.init_args")
     if not isinstance(built, TaskStream):

@@ -8,7 +8,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
 
 AT_A_TIME = 500
 
@@ -48,3 +53,12 @@ class Store:
 def key_of(*about: Any) -> bytes:
     """The key of a result that follows from these plain values."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Hexadecimal digits of all weights and of the kinds of modules, whatever the model is called."""
+    digest = hashlib.sha256(" ".join(type(module).__name__ for module in model.children()).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weight.detach().cpu().float().numpy()).data)
+    return digest.hexdigest()[:32]

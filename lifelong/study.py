@@ -27,7 +27,7 @@ from lifelong.errors import ConfigError, LifelongError, RunError, suggestion
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder, write_text
 from lifelong.progress import Reporter
-from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream
+from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
 from lifelong.run import Run
 from lifelong.tasks import TaskStream
 from lifelong.trust import sign
@@ -168,7 +168,7 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         base: dict[str, Any] = dict(self.base)
         for key in STREAMS:
-            stream = base.get(key)
+            stream = saved_stream(base.get(key))
             saved = isinstance(stream, Mapping) and stream.get("class_path") == SAVED_STREAM
             if saved or isinstance(stream, TaskStream):
                 base[key] = plain_stream(stream, key)

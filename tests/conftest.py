@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,18 @@ def llama_folder(tmp_path_factory):
     from lifelong.testing.toys import toy_model
 
     return toy_model("causal", tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def chat_folder(llama_folder, tmp_path_factory):
+    """The Llama-style model, random as it is, with a chat template."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(llama_folder, tmp_path_factory.mktemp("models") / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +134,23 @@ def make_learner(llama_folder):
 def learner(make_learner):
     """A fresh ``Learner`` over the Llama-style model, all of its weights trainable."""
     return make_learner()
+
+
+@pytest.fixture(scope="session")
+def nli_folder(bert_folder, tmp_path_factory):
+    """A cross-encoder of natural-language inference: three labels, random weights."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("models") / "toy-nli"
+    labels = {0: "contradiction", 1: "ENTAILMENT", 2: "neutral"}
+    numbers = {name: number for number, name in labels.items()}
+    config = BertConfig.from_pretrained(bert_folder, num_labels=3, id2label=labels, label2id=numbers)
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    Transformer(str(bert_folder)).tokenizer.save_pretrained(folder)
+    return folder
 
 
 Answer = tuple[int, str]  # status, and the body or the assistant's words

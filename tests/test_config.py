@@ -1,12 +1,14 @@
 """YAML and the command line become experiments, and a mistake in them is named by its key."""
 
 import copy
+import shutil
 
 import pytest
 import yaml
 from lightning.pytorch.callbacks import LambdaCallback
 from peft import LoraConfig
 
+from lifelong import Experiment
 from lifelong.adapters import MoralConfig
 from lifelong.config import make_experiment, override, parse_overrides, read_config
 from lifelong.errors import ConfigError
@@ -107,6 +109,26 @@ def test_a_saved_stream_is_looked_for_beside_the_file(tmp_path):
             "init_args": {"folder": str(tmp_path / "held_out")},
         },
     }
+
+
+def test_a_saved_stream_s_folder_is_meant_from_here_or_from_the_file_s(tiny_stream, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tiny_stream.save(tmp_path / "mine")
+    path = written(tmp_path, "stream: mine\n")
+    assert read_config(path)["stream"]["init_args"]["folder"] == str(tmp_path / "mine")
+    tiny_stream.save(tmp_path / "here" / "mine")
+    assert read_config(path)["stream"]["init_args"]["folder"] == "mine"
+
+
+def test_a_run_on_a_saved_stream_s_folder_keeps_the_stream(tiny_stream, llama_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_stream.limit(train=1, test=1).save(tmp_path / "mine")
+    run = Experiment("mine", model=str(llama_folder), folder="run", epochs=1).run(quiet=True)
+    shutil.rmtree(tmp_path / "mine")
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["stream"]["init_args"] == {"folder": "stream"}
+    again = make_experiment(read_config(run.path / "config.yaml"))
+    assert again.tasks.fingerprint() == tiny_stream.limit(train=1, test=1).fingerprint()
 
 
 # ---------------------------------------------------------------- overrides

@@ -316,6 +316,15 @@ def test_a_saved_stream_is_made_from_its_folder(tiny_stream, tmp_path):
     assert made.fingerprint() == tiny_stream.fingerprint()
 
 
+def test_a_saved_stream_is_named_by_its_folder_alone(tiny_stream, tmp_path, monkeypatch):
+    tiny_stream.save(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "./mine/", str(tmp_path / "mine"), {"class_path": "mine", "init_args": {}}):
+        assert resolve_stream(name).fingerprint() == tiny_stream.fingerprint()
+    with pytest.raises(ConfigError):
+        resolve_stream("other")
+
+
 @pytest.fixture
 def registered(my_file, monkeypatch):
     """Another package has registered a stream under the name ``theirs``."""

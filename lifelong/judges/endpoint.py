@@ -19,7 +19,7 @@ class EndpointJudge(Endpoint, Judge):
     role, schema, reply_tokens = "judge", SCHEMA, 60
 
     def estimate(self, cases: Sequence[Case]) -> Estimate:
-        """What these cases will take at most, before anything is asked."""
+        """What these cases will take, before anything is asked."""
         return self.estimate_of([messages(case) for case in cases if case.answer.strip()])
 
     def _judge(self, cases: Sequence[Case]) -> list[Verdict]:

@@ -13,7 +13,7 @@ import numpy as np
 from lifelong.cache import cache_folder
 from lifelong.errors import ConfigError, ModelError
 from lifelong.libraries import quiet_libraries
-from lifelong.store import Store, key_of
+from lifelong.store import Store, key_of, weights_digest
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -97,7 +97,7 @@ class Encoder(PassageEncoder):
         self.batch_size, self.normalize = batch_size, normalize
         self.question_prompt = self._own_prompt("query") if question_prompt is None else question_prompt
         self.passage_prompt = self._own_prompt("document", "passage") if passage_prompt is None else passage_prompt
-        self._weights = _digest(self.model)
+        self._weights = weights_digest(self.model)
         self.computed = 0  # texts that went through the model
         self.cache = None
         if cache is not False:
@@ -173,12 +173,3 @@ def _load(name: str, device: str | None) -> SentenceTransformer:
             f"no encoder {name!r}: neither a folder with a model of sentence-transformers nor a name that could be "
             f"loaded from the hub ({error})"
         ) from error
-
-
-def _digest(model: SentenceTransformer) -> str:
-    """Of all weights and of the kinds of modules, whatever the model is called."""
-    digest = hashlib.sha256(" ".join(type(module).__name__ for module in model).encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weight.detach().cpu().float().numpy()).data)
-    return digest.hexdigest()[:32]

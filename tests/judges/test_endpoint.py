@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lifelong.describe import plain
+from lifelong.endpoint import EndpointError
 from lifelong.errors import ConfigError
 from lifelong.judges import Case, EndpointJudge, Verdict
-from lifelong.endpoint import EndpointError
 
 CASES = [Case("correct", f"answer {n}", f"question {n}?", (f"gold {n}",)) for n in range(6)]
 
@@ -131,6 +131,7 @@ def test_what_it_will_cost_is_said_before(server, judge) -> None:
     one.judge(CASES)
     sent = sum(len(turn["content"]) for request in server.requests for turn in request["messages"])
     assert estimate.tokens_in == sent // 4
+    assert str(estimate).startswith("6 requests, some") and str(estimate).endswith(f"cost of some {estimate.cost:.2f}")
 
 
 def test_requests_run_side_by_side_up_to_a_limit(server, judge) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from lifelong.errors import ConfigError, ModelError
 from lifelong.judges import (
@@ -91,17 +90,8 @@ def test_embeddings_are_compared_by_their_cosine(bert_folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def inference_model(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
-    """A model of three labels with random weights."""
-    folder = tmp_path_factory.mktemp("nli") / "toy-nli"
-    labels = {0: "contradiction", 1: "ENTAILMENT", 2: "neutral"}
-    config = BertConfig.from_pretrained(
-        bert_folder, num_labels=3, id2label=labels, label2id={n: i for i, n in labels.items()}
-    )
-    torch.manual_seed(0)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    Transformer(str(bert_folder)).tokenizer.save_pretrained(folder)
-    return CrossEncoder(str(folder), device="cpu")
+def inference_model(nli_folder: Path) -> CrossEncoder:
+    return CrossEncoder(str(nli_folder), device="cpu")
 
 
 def test_entailment_is_the_probability_of_that_label(inference_model: CrossEncoder) -> None:
@@ -126,16 +116,6 @@ def test_an_entailment_model_has_a_label_of_that_name(bert_folder: Path, tmp_pat
     Transformer(str(bert_folder)).tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="must be entailment"):
         EntailmentJudge(tmp_path)
-
-
-@pytest.fixture
-def chat_folder(llama_folder: Path, tmp_path: Path) -> Path:
-    """The random Llama with a chat template."""
-    shutil.copytree(llama_folder, tmp_path / "chat")
-    tokenizer = AutoTokenizer.from_pretrained(llama_folder)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-    tokenizer.save_pretrained(tmp_path / "chat")
-    return tmp_path / "chat"
 
 
 def test_a_local_model_needs_a_chat_template_and_its_words_are_counted_when_they_are_no_verdict(
