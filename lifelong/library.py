@@ -124,6 +124,11 @@ class Library:
             self.follow(name for name, task in self._tasks.items() if everything or task.measure_only)
         return self._retriever
 
+    @property
+    def split(self) -> int:
+        """Passages in the index that were longer than the encoder's window, and are found by parts."""
+        return 0 if self._retriever is None else self._retriever.split
+
     def follow(self, seen: Iterable[str]) -> None:
         """The passages of these tasks have come; those that are in the index stay as they are."""
         retriever = self.retriever

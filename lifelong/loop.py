@@ -174,6 +174,8 @@ class Loop:
             "peak_memory_bytes": _peak_memory(learner.device),
             "shortened": dict(learner.encoder.counts),
         }
+        if learner.encoder.library is not None and learner.encoder.library.split:
+            costs["shortened"]["passages in parts for the encoder"] = learner.encoder.library.split
         (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
 
     def _title(self, index: int, doing: str) -> str:

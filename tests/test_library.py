@@ -218,3 +218,21 @@ def test_whose_fault_wrong_answers_are(stream: TaskStream, tmp_path) -> None:
     show_run(run, console)
     text = console.export_text()
     assert "passages found, of the last stage, k = 1" in text and "the retriever is at fault" in text.replace("\n", " ")
+
+
+def test_passages_that_an_encoder_reads_in_parts_are_counted_and_found_as_themselves(
+    stream: TaskStream, llama_folder, bert_folder, tmp_path
+) -> None:
+    long = " ".join(["A very long passage goes on about the capital of Fiji."] * 60)
+    some = [row | {"passages": [long]} for row in rows({"Fiji": "Suva"}, "capital")]
+    tasks = TaskStream("long", [recalled("fiji", some), stream[1]])
+    run = Experiment(
+        tasks,
+        model=str(llama_folder),
+        retrieval={"encoder": str(bert_folder), "k": 1, "scope": "all"},
+        evaluate={"books": ["retrieved"], "probes": False, "max_new_tokens": 2},
+        epochs=1,
+        folder=tmp_path / "run",
+    ).run(quiet=True)
+    assert run.costs[0]["shortened"]["passages in parts for the encoder"] == 1
+    assert {*run.predictions["gold"].iloc[0]} == {passage_id(long)}
