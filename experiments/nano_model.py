@@ -74,7 +74,7 @@ def build_model(
     Args:
         tokenizer: gives the vocabulary and the special tokens.
         width: hidden size.
-        layers: number of layers; at least four where ``planted``.
+        layers: number of layers; at least five where ``planted``.
         heads: attention heads.
         inner: width of the feed-forward layers.
         planted: begin with the heads of `nano_heads`.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
+from lifelong.asking import answers_by_route
 from lifelong.data import collate
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DataError, suggestion
@@ -157,11 +157,18 @@ def evaluate_task(
         return None
     shown = learner.encoder.shown([q.row for q in questions], book, [q.text for q in questions])
     questions = [replace(question, shown=one) for question, one in zip(questions, shown, strict=True)]
-    with _answering(learner, [question.row for question in questions]):
-        if task.is_text:
-            score, predictions = _perplexity(learner, questions, settings, book, advance)
-        else:
-            score, predictions = _score(learner, task, questions, settings, book, advance)
+    examples = [{**question.row, "question": question.text} for question in questions]
+    said, routes = answers_by_route(
+        learner,
+        examples,
+        lambda numbers: (_losses if task.is_text else _texts)(
+            learner, task, [questions[number] for number in numbers], settings, book, advance
+        ),
+    )
+    score, predictions = (_perplexity if task.is_text else _score)(task, questions, said)
+    for number, (question, entry) in enumerate(zip(questions, predictions, strict=True)):
+        entry |= {} if book == "closed" else _recorded(question)
+        entry |= {} if routes is None else {"route": routes[number]}
     seconds = time.perf_counter() - started
     return Answers(
         task.name, split, book, task.metric_name, score, len(questions), sampled, round(seconds, 3), predictions
@@ -193,34 +200,21 @@ def ask(
         )
         for row in rows
     ]
-    with _answering(learner, rows):
-        answers = generate(learner, prompts, max_new_tokens)
+    answers, _ = answers_by_route(
+        learner, rows, lambda numbers: generate(learner, [prompts[number] for number in numbers], max_new_tokens)
+    )
     return [learner.encoder.frame_of(row).bare(answer) for row, answer in zip(rows, answers, strict=True)]
 
 
-@contextmanager
-def _answering(learner: Learner, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Evaluation mode, no gradients, and every strategy's own context; what was before comes back."""
-    training = learner.training
-    with ExitStack() as stack:
-        for strategy in learner.strategies:
-            stack.enter_context(strategy.answering(learner, rows))
-        stack.enter_context(torch.inference_mode())
-        learner.eval()
-        try:
-            yield
-        finally:
-            learner.train(training)
-
-
-def _score(
+def _texts(
     learner: Learner,
     task: Task,
     questions: Sequence[_Question],
     settings: Evaluation,
     book: str,
     advance: Callable[[int], None],
-) -> tuple[float, list[dict[str, Any]]]:
+) -> list[str]:
+    """Answers to questions, free ones and ranked choices."""
     texts: list[str] = [""] * len(questions)
     free = [number for number, question in enumerate(questions) if not question.row["choices"]]
     competing = {
@@ -262,6 +256,11 @@ def _score(
             if settings.normalize_length:
                 scores = [score / len(choice) for score, choice in zip(scores, some, strict=True)]
             texts[number] = competing[number][scores.index(max(scores))]
+    return texts
+
+
+def _score(task: Task, questions: Sequence[_Question], texts: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
+    """The mean score of the answers, and a prediction for each."""
     predictions = []
     for question, text in zip(questions, texts, strict=True):
         if callable(task.metric):
@@ -273,20 +272,22 @@ def _score(
             value = resolve_metric(task.metric)(text, question.row["answers"])
         if not math.isfinite(value):
             raise DataError(f"task {task.name!r}, row {question.row['id']!r}: the metric gave {value}")
-        predictions.append(_prediction(question, text, value, book))
+        predictions.append(_prediction(question, text, value))
     return sum(entry["score"] for entry in predictions) / len(predictions), predictions
 
 
-def _perplexity(
+def _losses(
     learner: Learner,
+    task: Task,
     questions: Sequence[_Question],
     settings: Evaluation,
     book: str,
     advance: Callable[[int], None],
-) -> tuple[float, list[dict[str, Any]]]:
+) -> list[tuple[float, int]]:
+    """The summed loss of each text, in nats, and its tokens."""
     rows = learner.encoder.encode_rows([question.row for question in questions], book)
     losses = torch.zeros(len(rows), dtype=torch.float64)  # a perplexity leaves float32's range at 89 nats a token
-    tokens = torch.tensor([sum(label != IGNORED for label in row.labels) for row in rows])
+    tokens = [sum(label != IGNORED for label in row.labels) for row in rows]
     for numbers in by_length([len(row.input_ids) for row in rows], settings.batch_size):
         batch = collate([rows[number] for number in numbers], learner.pad_id)
         batch = learner.transfer_batch_to_device(batch, learner.device, 0)
@@ -294,23 +295,28 @@ def _perplexity(
             outputs, targets = learner.answer_logits(batch)
         losses[numbers] = row_losses(outputs.logits, targets).double().cpu()
         advance(len(numbers))
-    perplexities = (losses / tokens).exp().tolist()
-    predictions = [
-        _prediction(question, "", value, book) for question, value in zip(questions, perplexities, strict=True)
-    ]
-    return float((losses.sum() / tokens.sum()).exp()), predictions
+    return list(zip(losses.tolist(), tokens, strict=True))
 
 
-def _prediction(question: _Question, text: str, score: float, book: str) -> dict[str, Any]:
+def _perplexity(
+    task: Task, questions: Sequence[_Question], losses: Sequence[tuple[float, int]]
+) -> tuple[float, list[dict[str, Any]]]:
+    """The perplexity of all texts together, and a prediction for each."""
+    sums, tokens = (torch.tensor(column, dtype=torch.float64) for column in zip(*losses, strict=True))
+    perplexities = (sums / tokens).exp().tolist()
+    predictions = [_prediction(question, "", value) for question, value in zip(questions, perplexities, strict=True)]
+    return float((sums.sum() / tokens.sum()).exp()), predictions
+
+
+def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
     row = question.row
-    entry = {
+    return {
         "id": row["id"],
         "question": question.text,
         "answers": list(row["answers"]),
         "prediction": text,
         "score": round(score, 6),
     }
-    return entry | (_recorded(question) if book != "closed" else {})
 
 
 def _recorded(question: _Question) -> dict[str, Any]:

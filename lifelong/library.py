@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from lifelong.tasks import Task
 
 BOOKS = ("closed", "gold", "retrieved", "distracted", "absent")
-LEXICAL = "lexical"
 Row = Mapping[str, Any]
 
 
@@ -49,7 +47,7 @@ class Retrieval:
         ConfigError: naming the setting.
     """
 
-    encoder: str = LEXICAL
+    encoder: str = "lexical"
     k: int = 3
     index: str = "exact"
     search: Mapping[str, float] = field(default_factory=dict)
@@ -77,11 +75,10 @@ class Retrieval:
         Raises:
             ConfigError, ModelError: the index or a model cannot be made.
         """
-        from lifelong.retrieval import Encoder, LexicalEncoder, Reranker, Retriever
+        from lifelong.retrieval import Reranker, Retriever, make_encoder
 
-        encoder = LexicalEncoder() if self.encoder == LEXICAL else Encoder(Path(self.encoder).expanduser())
         reranker = None if self.reranker is None else Reranker(self.reranker)
-        return Retriever(encoder, self.index, dict(self.search), self.hybrid, reranker)
+        return Retriever(make_encoder(self.encoder), self.index, dict(self.search), self.hybrid, reranker)
 
 
 @dataclass(frozen=True)

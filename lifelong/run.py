@@ -306,6 +306,20 @@ class Run:
         return quality_by_task(self.predictions, self.config.get("retrieval", {}).get("k"))
 
     @property
+    def task_inference(self) -> pd.DataFrame:
+        """Where a strategy chooses who answers, how often it was the part of the model that belongs to the task.
+
+        Columns ``stage``, ``task``, ``split``, ``pass``, ``questions`` and ``right``, a share; a task that has no part
+        of its own yet cannot be right. No rows where no strategy chooses, see ``Strategy.routes``.
+        """
+        places = ["stage", "task", "split", "pass"]
+        asked = self.predictions
+        if "route" not in asked:
+            return pd.DataFrame(columns=[*places, "questions", "right"])
+        asked = asked.assign(right=asked["route"] == asked["task"])
+        return asked.groupby(places, sort=False)["right"].agg(questions="size", right="mean").reset_index()
+
+    @property
     def retrieval_warnings(self) -> list[str]:
         """Tasks whose wrong answers in the ``retrieved`` pass are the retriever's fault, in the last stage."""
         from lifelong.reports.retrieval import retrieval_warnings

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from lifelong.cache import cache_folder
@@ -17,9 +18,8 @@ from lifelong.documents.reading import read_folder
 from lifelong.documents.rules import RuleGenerator
 from lifelong.documents.screen import Screen, Written
 from lifelong.errors import DataError
-from lifelong.library import LEXICAL
 from lifelong.progress import Reporter
-from lifelong.retrieval import Encoder, LexicalEncoder, Passage, PassageEncoder, Splitter
+from lifelong.retrieval import Passage, Splitter, make_encoder
 from lifelong.store import Store, key_of
 from lifelong.tasks import Task, TaskStream
 
@@ -68,7 +68,7 @@ def build_stream(
     screen: Screen | None = None,
     tokens: int = 128,
     overlap: int = 0,
-    encoder: str = LEXICAL,
+    encoder: str = "lexical",
     topics: int = 5,
     skip_unreadable: bool = False,
     seed: int = 0,
@@ -101,18 +101,18 @@ def build_stream(
     if out.exists() and not (out / REPORT).is_file() and any(out.iterdir()):
         raise DataError(f"{out} is not empty, and holds no stream from documents: choose another folder")
     generator, screen = generator or RuleGenerator(), screen or Screen()
-    make_encoder = _encoder(encoder)
     documents, skipped, others = read_folder(folder, skip_unreadable)
-    splitter = Splitter(tokens, overlap, make_encoder().pieces)
+    fresh = partial(make_encoder, encoder)  # a lexical one knows the texts of one index only
+    splitter = Splitter(tokens, overlap, fresh().pieces)
     passages = [passage for document in documents for passage in splitter.split(document.text, document.name)]
     titles = {document.name: document.title for document in documents}
     excerpts = [Excerpt(passage.text, titles[passage.document]) for passage in passages]
     with Reporter(quiet) as reporter:
         pairs, reused = _pairs(generator, excerpts, reporter)
     written = [Written(pair, passage) for passage, some in zip(passages, pairs, strict=True) for pair in some or ()]
-    kept, dropped = screen.apply(written, passages, make_encoder)
+    kept, dropped = screen.apply(written, passages, fresh)
     root = folder.resolve().name
-    tasks = _tasks(group(documents, passages, by, root, make_encoder, topics, seed), passages, kept, root)
+    tasks = _tasks(group(documents, passages, by, root, fresh, topics, seed), passages, kept, root)
     report = BuildReport(
         documents=len(documents),
         skipped=skipped,
@@ -135,14 +135,6 @@ def build_stream(
         )
     _save(TaskStream(root, tasks), report, out)
     return report
-
-
-def _encoder(name: str) -> Callable[[], PassageEncoder]:
-    """Makes encoders: a lexical one knows the passages of one index only; a model is loaded once."""
-    if name == LEXICAL:
-        return LexicalEncoder
-    model = Encoder(Path(name).expanduser())
-    return lambda: model
 
 
 def _pairs(

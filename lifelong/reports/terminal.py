@@ -67,6 +67,7 @@ def show_run(run: Run, console: Console) -> None:
     for message in run.routing_warnings:
         console.print(Text(f"routing {message}", "yellow"))
     _show_groups(run, console)
+    _show_task_inference(run, console)
     _show_retrieval(run, console)
     _show_five_l(run, console)
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in run.figures()):
@@ -159,6 +160,14 @@ def _quality_table(quality: pd.DataFrame, title: str) -> Table:
         cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in figures)
         table.add_row(Text(row["task"], overflow="fold"), row["split"], str(row["questions"]), *cells)
     return table
+
+
+def _show_task_inference(run: Run, console: Console) -> None:
+    """How often the part of the model answered, after the last stage, that belongs to the question's task."""
+    inferred = run.task_inference
+    for (split, book), some in inferred[inferred["stage"] == inferred["stage"].max()].groupby(["split", "pass"]):
+        shares = ", ".join(f"{row['task']} {row['right']:.3f}" for row in some.to_dict("records"))
+        console.print(Text(f"task inferred rightly, {split} questions, {book} book: {shares}"))
 
 
 def _show_retrieval(run: Run, console: Console) -> None:

@@ -3,6 +3,7 @@
 The package is useful alone: it needs no stream, no run and no model but the encoder's.
 """
 
+from lifelong.retrieval.choice import make_encoder
 from lifelong.retrieval.encoder import Encoder, PassageEncoder
 from lifelong.retrieval.index import PassageIndex
 from lifelong.retrieval.lexical import LexicalEncoder
@@ -21,4 +22,5 @@ __all__ = [
     "Reranker",
     "Retriever",
     "Splitter",
+    "make_encoder",
 ]

@@ -1,5 +1,6 @@
 """Continual-learning methods, one file each. All of them compose; see ``lifelong.strategies.base`` for the contract."""
 
+from lifelong.strategies.adapter_per_task import AdapterPerTask
 from lifelong.strategies.agem import AGEM
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.cumulative import Cumulative
@@ -29,6 +30,7 @@ __all__ = [
     "GEM",
     "MAS",
     "SLAO",
+    "AdapterPerTask",
     "Cumulative",
     "DarkReplay",
     "GeneralReplay",

@@ -154,8 +154,17 @@ class Strategy(Callback):
     def after_stage(self, learner: Learner, stage: Stage) -> None:
         """The stage has been learned; evaluation is about to begin."""
 
+    def routes(self, learner: Learner, examples: Sequence[Mapping[str, Any]]) -> Sequence[str] | None:
+        """Who answers each example, by name, where that is not the same for all; predictions keep it as ``route``.
+
+        Args:
+            learner: whose model is asked.
+            examples: with the wording that is asked as their ``question``; those of a run have their ``task``.
+        """
+        return None
+
     def answering(self, learner: Learner, examples: Sequence[Mapping[str, Any]]) -> AbstractContextManager[None]:
-        """A context in which the given examples are answered."""
+        """A context in which the given examples, all of one route, are answered."""
         return nullcontext()
 
 

@@ -52,6 +52,7 @@ def fisher(kind: str) -> Case:
 
 
 CASES = {
+    "AdapterPerTask": Case(st.AdapterPerTask),
     "AGEM": Case(lambda: st.AGEM(rows_per_task=3)),
     "Cumulative": Case(st.Cumulative),
     "DarkReplay": Case(
@@ -81,6 +82,7 @@ CASES = {
 }
 # by setting, what it may be beside what the case of the class has
 MODES: dict[str, dict[str, Case]] = {
+    "AdapterPerTask infer": {"oracle": Case(lambda: st.AdapterPerTask("oracle"))},
     "EWC kind": {kind: fisher(kind) for kind in KINDS if kind != "empirical"},
     "L2Anchor to": {
         to: Case(lambda to=to: st.L2Anchor(1.0, to), lambda to=to: st.L2Anchor(0.0, to))
