@@ -17,7 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lifelong.errors import ConfigError, LifelongError, suggestion
-from lifelong.tasks import TaskStream
+from lifelong.stream import STREAM_FILE, TaskStream
 
 # packages that are imported for a configuration that was not allowed to: lifelong imports them anyway. What may be used
 # of them then is only what they offer for the key, since every module leads to others (lifelong.trust.os.system)
@@ -171,7 +171,7 @@ def saved_stream(stream: Any, folders: tuple[Path, ...] = (Path(),)) -> Any:
     if not isinstance(name, str):
         return stream
     paths = (folder / Path(name).expanduser() for folder in folders)
-    found = next((path for path in paths if (path / "stream.json").is_file()), None)
+    found = next((path for path in paths if (path / STREAM_FILE).is_file()), None)
     return stream if found is None else {"class_path": SAVED_STREAM, "init_args": {"folder": str(found)}}
 
 

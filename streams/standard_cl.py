@@ -25,7 +25,8 @@ from streams.standard_cl_hub import HUB_TASKS, hub_rows
 
 if TYPE_CHECKING:
     from lifelong.examples import Located
-    from lifelong.tasks import Task, TaskStream
+    from lifelong.stream import TaskStream
+    from lifelong.tasks import Task
 
 ORDERS: dict[str, tuple[str, ...]] = {
     "O1": ("dbpedia", "amazon", "yahoo", "agnews"),
@@ -123,7 +124,7 @@ def standard_cl(
     Raises:
         DataError: an unknown order or task; missing files, by task; a dataset of the hub that cannot be loaded.
     """
-    from lifelong.tasks import TaskStream
+    from lifelong.stream import TaskStream
 
     check_sizes(train=train, test=test)
     check_revision(revision, _DATA)

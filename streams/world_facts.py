@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from streams.facts import capitals, elements, moons, status_codes, units
 
 if TYPE_CHECKING:
-    from lifelong.tasks import TaskStream
+    from lifelong.stream import TaskStream
 
 _ROWS = {
     "elements": elements.rows,
@@ -43,7 +43,9 @@ def world_facts(tasks: Sequence[str] | None = None) -> TaskStream:
     Raises:
         DataError: a name is not one of the five.
     """
-    from lifelong.tasks import Task, TaskStream  # here, since it loads datasets: listing the catalogue stays quick
+    # here, since they load datasets: listing the catalogue stays quick
+    from lifelong.stream import TaskStream
+    from lifelong.tasks import Task
 
     origin = {"source": "public tables, each named in its module of streams.facts", "licence": "Apache-2.0"}
     stream = TaskStream(

@@ -21,7 +21,8 @@ from lifelong.errors import DataError
 from lifelong.progress import Reporter
 from lifelong.retrieval import Passage, Splitter, make_encoder
 from lifelong.store import Store, key_of
-from lifelong.tasks import Task, TaskStream
+from lifelong.stream import TaskStream
+from lifelong.tasks import Task
 
 REPORT = "report.json"
 SAMPLES = 3  # of what was kept, and of what was dropped for each reason

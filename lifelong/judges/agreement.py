@@ -71,22 +71,26 @@ def length_bias(verdicts: Verdicts, cases: Sequence[Case], reference: str | None
     lengths = np.array([len(case.answer.split()) for case in cases], float)
     groups = [np.ones(len(cases), bool)]
     if reference is not None:
-        said = np.array([verdict.yes for verdict in verdicts[reference]], object)
-        groups = [said == True, said == False]  # noqa: E712 (None is neither)
+        said = _yes(verdicts[reference])
+        groups = [said == 1, said == 0]
     result = {}
     for name, some in verdicts.items():
         if name == reference:
             continue
-        yes = np.array([verdict.yes for verdict in some], object)
-        parts = []
+        yes, parts = _yes(some), []
         for group in groups:
-            chosen = group & (yes != None)  # noqa: E711
-            one, other = yes[chosen].astype(float), lengths[chosen]
+            chosen = group & ~np.isnan(yes)
+            one, other = yes[chosen], lengths[chosen]
             if len(np.unique(one)) > 1 and len(np.unique(other)) > 1:
                 parts.append((chosen.sum(), float(pointbiserialr(one, other).statistic)))
         total = sum(count for count, _ in parts)
         result[name] = sum(count * value for count, value in parts) / total if parts else float("nan")
     return result
+
+
+def _yes(verdicts: Sequence[Verdict]) -> np.ndarray:
+    """1 for yes, 0 for no, NaN for neither."""
+    return np.array([verdict.yes for verdict in verdicts], float)
 
 
 def _decisions(verdicts: Verdicts) -> pd.DataFrame:

@@ -46,11 +46,13 @@ class PassageEncoder(ABC):
     def encode_questions(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of questions, float32 of shape (texts, dimension)."""
 
-    def observe(self, texts: Sequence[str]) -> None:  # noqa: B027 (not abstract: most encoders have no use for it)
-        """Passages enter the index."""
+    def observe(self, texts: Sequence[str]) -> None:
+        """Passages enter the index; most encoders have no use for it."""
+        return
 
-    def forget(self, texts: Sequence[str]) -> None:  # noqa: B027
+    def forget(self, texts: Sequence[str]) -> None:
         """Passages leave the index."""
+        return
 
     @property
     def window(self) -> int | None:

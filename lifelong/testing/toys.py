@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from lifelong.errors import ConfigError, suggestion
-from lifelong.tasks import Task, TaskStream
+from lifelong.stream import TaskStream
+from lifelong.tasks import Task
 
 PAD, EOS = "<pad>", "<eos>"
 

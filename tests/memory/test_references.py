@@ -8,7 +8,8 @@ import torch
 from lifelong.errors import RunError
 from lifelong.memory import ReservoirBuffer, RingBuffer
 from lifelong.strategies import Stage
-from lifelong.tasks import Task, TaskStream
+from lifelong.stream import TaskStream
+from lifelong.tasks import Task
 
 
 def generator() -> torch.Generator:

@@ -22,7 +22,8 @@ from lifelong.strategies.base import prepare
 from lifelong.strategies.episodes import memory_gradient
 from lifelong.strategies.gem import GEM
 from lifelong.strategies.weights import trained
-from lifelong.tasks import Task, TaskStream
+from lifelong.stream import TaskStream
+from lifelong.tasks import Task
 
 
 def vectors(*shape, seed: int = 0) -> torch.Tensor:

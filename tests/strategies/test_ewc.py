@@ -17,7 +17,8 @@ from lifelong.strategies.base import prepare
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.mas import MAS
 from lifelong.strategies.weights import snapshot, trained
-from lifelong.tasks import Task, TaskStream
+from lifelong.stream import TaskStream
+from lifelong.tasks import Task
 
 
 def stages_of(stream) -> list[Stage]:
