@@ -1,12 +1,17 @@
-"""The six figures of 5L-bench of a run, from its predictions and a judge."""
+"""The six figures of 5L-bench of a run, from its predictions and a judge, and several judges beside each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from lifelong.errors import ConfigError
+from lifelong.judges.agreement import agreement, disagreements, length_bias
 from lifelong.judges.base import Case, Judge
+from lifelong.judges.match import MatchJudge
 from lifelong.metrics import five_l
 
 COLUMNS = ("RA", "RA_probe", "gap", "Faith", "Filter", "RR", "QR", "FL")
@@ -50,13 +55,51 @@ def five_l_table(predictions: pd.DataFrame, passages: Mapping[str, str], judge: 
     return pd.DataFrame(rows, columns=["stage", "task", "pass", *COLUMNS])
 
 
-def _right(asked: pd.DataFrame, judge: Judge) -> list[float | None]:
-    cases = [
+@dataclass(frozen=True)
+class JudgeComparison:
+    """Several judges on the same answers, of whether they are right.
+
+    Args:
+        agreement: observed agreement and the kappas, see `lifelong.judges.agreement`.
+        disagreements: the answers that some call right and others wrong, see `lifelong.judges.disagreements`.
+        length_bias: whether a judge calls longer answers right more often, see `lifelong.judges.length_bias`; among
+            answers that matching calls right and those that it does not, where a ``MatchJudge`` is one of them.
+    """
+
+    agreement: dict[str, Any]
+    disagreements: pd.DataFrame
+    length_bias: dict[str, float]
+
+
+def compare_judges(predictions: pd.DataFrame, judges: Sequence[Judge]) -> JudgeComparison:
+    """How far judges can be trusted: where they agree on the answers of a run, where not, and what they like.
+
+    Args:
+        predictions: of a run, or a part of them, see ``Run.predictions``.
+        judges: at least two, of different names, that can judge whether an answer is right.
+
+    Raises:
+        ConfigError: fewer than two, two of one name, or one cannot judge that.
+    """
+    names = [judge.name for judge in judges]
+    if len(judges) < 2 or len(set(names)) < len(names):
+        raise ConfigError(f"at least two judges of different names are compared, got {', '.join(names) or 'none'}")
+    cases = _cases(predictions[predictions["question"] != ""])
+    verdicts = {judge.name: judge.judge(cases) for judge in judges}
+    reference = next((judge.name for judge in judges if isinstance(judge, MatchJudge)), None)
+    return JudgeComparison(agreement(verdicts), disagreements(verdicts, cases), length_bias(verdicts, cases, reference))
+
+
+def _cases(asked: pd.DataFrame) -> list[Case]:
+    return [
         Case("correct", row["prediction"], row["question"], tuple(row["answers"])) for row in asked.to_dict("records")
     ]
+
+
+def _right(asked: pd.DataFrame, judge: Judge) -> list[float | None]:
     if "correct" not in judge.aspects:
-        return [None] * len(cases)
-    return [None if verdict.yes is None else float(verdict.yes) for verdict in judge.judge(cases)]
+        return [None] * len(asked)
+    return [None if verdict.yes is None else float(verdict.yes) for verdict in judge.judge(_cases(asked))]
 
 
 def _faithful(asked: pd.DataFrame, passages: Mapping[str, str], judge: Judge) -> float:

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lifelong import Task, TaskStream, evaluation
+from lifelong.errors import ConfigError
 from lifelong.evaluation import Evaluation, evaluate_task
-from lifelong.five_l import five_l_table
+from lifelong.five_l import compare_judges, five_l_table
 from lifelong.judges import Judge, MatchJudge, Verdict
 from lifelong.library import BOOKS, Library, Retrieval
 from lifelong.metrics.five_l import claims, declines, faithfulness, filtering, fluency, recall_accuracy, refusal_rate
@@ -133,3 +135,34 @@ def test_a_judge_with_more_opinions_fills_the_other_columns(figures) -> None:
 
     row = figures(lambda prompt: "Something. And more.", Generous())["gold"]
     assert (row["RA"], row["Faith"], row["QR"]) == (1, 0.25, 0.5) and math.isnan(row["FL"])
+
+
+class Says(Judge):
+    """Calls an answer right where a function of it says so."""
+
+    def __init__(self, name: str, says: Callable[[str], bool | None]) -> None:
+        self._name, self.says = name, says
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def _judge(self, cases):
+        return [Verdict(None if (yes := self.says(case.answer)) is None else float(yes)) for case in cases]
+
+
+def test_judges_are_compared_on_the_answers_of_a_run() -> None:
+    answers = ["Suva", "Suva of course", "Nadi", "Nadi I believe", "Lima", "Quito in the far north of it all"]
+    rows = [{"question": "What?", "prediction": text, "answers": ["Suva", "Lima"]} for text in answers]
+    text_row = {"question": "", "prediction": "", "answers": ["raw"]}
+    judges = [MatchJudge(), Says("long", lambda text: len(text.split()) > 1), Says("shy", lambda text: None)]
+    found = compare_judges(pd.DataFrame([*rows, text_row]), judges[:2])
+    # matching says y n n n y n, the other one n y n y n y: they agree on the third alone
+    assert found.agreement["cases"] == 6 and found.agreement["observed"] == pytest.approx(1 / 6)
+    assert found.disagreements["answer"].tolist() == [text for text in answers if text != "Nadi"]
+    # within those that matching calls wrong: (yes, words) = (1, 3), (0, 1), (1, 3), (1, 8); among right ones all are no
+    assert found.length_bias == {"long": pytest.approx(np.corrcoef([1, 0, 1, 1], [3, 1, 3, 8])[0, 1])}
+    assert compare_judges(pd.DataFrame(rows), judges[1:]).agreement["undecided"]["shy"] == 6
+    for wrong in (judges[:1], [judges[1], judges[1]]):
+        with pytest.raises(ConfigError, match="at least two judges"):
+            compare_judges(pd.DataFrame(rows), wrong)
