@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from lifelong.conversations import Frame, check_chat_template, spoken_parts
-from lifelong.errors import ConfigError, DataError
+from lifelong.errors import DataError
 from lifelong.fitting import Asked, shortened
-from lifelong.library import Library, Shown, book_of, book_shares
+from lifelong.library import Library, Shown, shown_beside
 from lifelong.prompts import PromptTemplate
 
 IGNORED = -100  # the label that losses skip, as everywhere in torch and transformers
@@ -226,30 +226,8 @@ class PromptEncoder:
             ConfigError: the book needs a library, and there is none.
         """
         questions = [row["question"] for row in rows] if questions is None else questions
-        mixed = len(book_shares(book)) > 1
-        books = [book_of(row, book, self.seed) if mixed else book for row in rows]
-        shown = [NOTHING] * len(rows)
-        for one in dict.fromkeys(books):
-            numbers = [number for number, name in enumerate(books) if name == one and questions[number]]
-            some = [rows[number] for number in numbers]
-            if one == "gold":
-                found = [Shown(tuple(row["passages"])) for row in some]
-                self._count("without gold passage", found)
-            elif one != "closed":
-                if self.library is None:
-                    raise ConfigError(f"book {one!r}: passages come from a library, and this encoder has none")
-                found = self.library.shown(some, [questions[number] for number in numbers], one)
-                self._count("nothing retrieved" if one == "retrieved" else "without gold passage", found)
-            else:
-                continue
-            for number, passages in zip(numbers, found, strict=True):
-                shown[number] = self._within_budget(passages)
-        return shown
-
-    def _count(self, what: str, shown: Sequence[Shown]) -> None:
-        empty = sum(not one.passages for one in shown)
-        if empty:
-            self.counts[what] += empty
+        found = shown_beside(rows, questions, book, self.seed, self.library, self.counts)
+        return [self._within_budget(one) for one in found]
 
     def _within_budget(self, shown: Shown) -> Shown:
         """Without the least relevant passages, where all together have more tokens than they may."""

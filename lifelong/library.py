@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
@@ -150,13 +151,11 @@ class Library:
         Args:
             rows: examples with their ``task``.
             questions: the wording in which each is asked.
-            book: one of ``BOOKS``.
+            book: ``"retrieved"``, ``"distracted"`` or ``"absent"``.
         """
         if book == "retrieved":
             return self._found(questions)
-        if book in ("distracted", "absent"):
-            return [self._among_others(row, gold=book == "distracted") for row in rows]
-        return [Shown(tuple(row["passages"]) if book == "gold" else ()) for row in rows]
+        return [self._among_others(row, gold=book == "distracted") for row in rows]
 
     @property
     def fingerprint(self) -> str:
@@ -186,6 +185,43 @@ class Library:
         picked = torch.randperm(len(others), generator=draw)[: self.settings.distractors].tolist()
         passages = [*(own if gold else ()), *(others[number] for number in picked)]
         return Shown(tuple(passages), tuple(torch.randperm(len(passages), generator=draw).tolist()))
+
+
+def shown_beside(
+    rows: Sequence[Row], questions: Sequence[str], book: str, seed: int, library: Library | None, counts: Counter[str]
+) -> list[Shown]:
+    """What each row is shown in a pass, or in training.
+
+    Args:
+        rows: examples with their ``task``.
+        questions: the wording in which each is asked; beside an empty one (raw text) stands nothing.
+        book: one of ``BOOKS``, or a mixture.
+        seed: decides for each row which book of a mixture it is.
+        library: finds passages, for the books other than ``"closed"`` and ``"gold"``.
+        counts: says afterwards how often there was nothing to show: ``without gold passage``, ``nothing retrieved``.
+
+    Raises:
+        ConfigError: there is no such book, or it needs a library and there is none.
+    """
+    mixed = len(book_shares(book)) > 1
+    books = [book_of(row, book, seed) if mixed else book for row in rows]
+    shown = [Shown()] * len(rows)
+    for one in dict.fromkeys(books):
+        if one == "closed":
+            continue
+        numbers = [number for number, name in enumerate(books) if name == one and questions[number]]
+        some = [rows[number] for number in numbers]
+        if one == "gold":
+            found = [Shown(tuple(row["passages"])) for row in some]
+        elif library is None:
+            raise ConfigError(f"book {one!r}: passages come from a library, and this encoder has none")
+        else:
+            found = library.shown(some, [questions[number] for number in numbers], one)
+        if empty := sum(not each.passages for each in found):
+            counts["nothing retrieved" if one == "retrieved" else "without gold passage"] += empty
+        for number, each in zip(numbers, found, strict=True):
+            shown[number] = each
+    return shown
 
 
 def passage_id(text: str) -> str:
