@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from streams import world_facts
 
 if TYPE_CHECKING:
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
 WORDS = (
     "apple",

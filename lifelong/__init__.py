@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lifelong.learner import Learner
     from lifelong.run import Run
     from lifelong.strategies.base import Stage
-    from lifelong.stream import TaskStream
     from lifelong.study import Study
+    from lifelong.task_stream import TaskStream
     from lifelong.tasks import Task
 
 __all__ = ["Experiment", "Learner", "Run", "Stage", "Study", "Task", "TaskStream", "__version__"]
@@ -28,7 +28,7 @@ _HOMES = {
     "Stage": "lifelong.strategies.base",
     "Study": "lifelong.study",
     "Task": "lifelong.tasks",
-    "TaskStream": "lifelong.stream",
+    "TaskStream": "lifelong.task_stream",
 }
 
 

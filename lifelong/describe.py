@@ -18,7 +18,7 @@ from peft import PeftConfig
 
 from lifelong._version import __version__
 from lifelong.registry import SAVED_STREAM, STREAMS, UNSAVED_STREAM, reference_to, saved_stream
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 
 if TYPE_CHECKING:
     from lifelong.experiment import Experiment

@@ -30,7 +30,7 @@ from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream
 from lifelong.run import PASSAGES_FILE, Run
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.strategies.traits import adapter_kind, check_fit
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 
 # settings of the Trainer that a run decides itself, and what to use instead
 TRAINER_SETTINGS_TAKEN = {

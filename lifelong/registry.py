@@ -17,7 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lifelong.errors import ConfigError, LifelongError, suggestion
-from lifelong.stream import STREAM_FILE, TaskStream
+from lifelong.task_stream import STREAM_FILE, TaskStream
 
 # packages that are imported for a configuration that was not allowed to: lifelong imports them anyway. What may be used
 # of them then is only what they offer for the key, since every module leads to others (lifelong.trust.os.system)

@@ -29,7 +29,7 @@ from lifelong.folder import RunFolder, write_text
 from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
 from lifelong.run import Run
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.trust import sign
 
 if TYPE_CHECKING:

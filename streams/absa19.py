@@ -11,7 +11,7 @@ from streams.sources import Collection, cell, check_files, check_sizes, make_tas
 
 if TYPE_CHECKING:
     from lifelong.examples import Located
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
     from lifelong.tasks import Task
 
 CHOICES = ("positive", "negative", "neutral")
@@ -48,7 +48,7 @@ def absa19(
     Raises:
         DataError: there is no folder; missing files, by domain; there is no such order.
     """
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
     check_sizes(train=train, test=test)
     found = _DATA.find(folder, revision)

@@ -11,7 +11,7 @@ from streams.sources import Collection, cell, check_files, make_task, read_json
 
 if TYPE_CHECKING:
     from lifelong.examples import Located
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
 COLUMNS = ("concept", "relation", "object", "train_question", "train_answer", "test_question", "test_answer")
 _DATA = Collection(
@@ -59,7 +59,7 @@ def concept1k(
             triple of a concept that the split does not have.
     """
     from lifelong.examples import read_jsonl
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
     found = _DATA.find(folder, revision)
     check_files((_DATA, found, ["triples.jsonl", "split10.json"]))

@@ -15,7 +15,7 @@ from streams.sources import check_files, check_names, check_revision, check_size
 
 if TYPE_CHECKING:
     from lifelong.examples import Located
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
 
 def general_ability(
@@ -57,7 +57,7 @@ def general_ability(
         DataError: an unknown task; missing files, by task; a row that has another form; a dataset of the hub that
             cannot be loaded.
     """
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
     check_sizes(test=test)
     check_names("task", tasks, [*HUB_TASKS, "truthfulqa"])

@@ -24,7 +24,7 @@ from streams.sources import (
 
 if TYPE_CHECKING:
     from lifelong.examples import Located
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
 
 class HubTask(NamedTuple):
@@ -95,7 +95,7 @@ def multiple_choice(
         DataError: an unknown task; missing files, by task; a row that has another form; a dataset of the hub that
             cannot be loaded.
     """
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
     check_sizes(train=train, test=test)
     check_names("task", tasks, HUB_TASKS)

@@ -12,7 +12,7 @@ from streams.python_docs import MODULES, rows
 from streams.sources import check_names, check_sizes
 
 if TYPE_CHECKING:
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
 
 def python_reference(
@@ -61,7 +61,7 @@ def python_reference(
     check_sizes(per_task=per_task)
     if sys.flags.optimize > 1:
         raise DataError("python_reference: Python runs with -OO, which drops the documentation strings; run it without")
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
     from lifelong.tasks import Task
 
     settings = {

@@ -25,7 +25,7 @@ from streams.standard_cl_hub import HUB_TASKS, hub_rows
 
 if TYPE_CHECKING:
     from lifelong.examples import Located
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
     from lifelong.tasks import Task
 
 ORDERS: dict[str, tuple[str, ...]] = {
@@ -124,7 +124,7 @@ def standard_cl(
     Raises:
         DataError: an unknown order or task; missing files, by task; a dataset of the hub that cannot be loaded.
     """
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
     check_sizes(train=train, test=test)
     check_revision(revision, _DATA)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from streams.facts import capitals, elements, moons, status_codes, units
 
 if TYPE_CHECKING:
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
 
 _ROWS = {
     "elements": elements.rows,
@@ -44,7 +44,7 @@ def world_facts(tasks: Sequence[str] | None = None) -> TaskStream:
         DataError: a name is not one of the five.
     """
     # here, since they load datasets: listing the catalogue stays quick
-    from lifelong.stream import TaskStream
+    from lifelong.task_stream import TaskStream
     from lifelong.tasks import Task
 
     origin = {"source": "public tables, each named in its module of streams.facts", "licence": "Apache-2.0"}

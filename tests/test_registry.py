@@ -13,7 +13,7 @@ from lifelong import registry
 from lifelong.errors import ConfigError, DataError
 from lifelong.registry import build, call, find, find_stream, reference_to, resolve_stream, stream_catalogue
 from lifelong.strategies import Naive, Replay, Strategy
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 STRATEGIES = ("lifelong.strategies",)

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from lifelong import examples
 from lifelong.errors import DataError
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 ROWS = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(4)]

@@ -21,7 +21,7 @@ from lifelong.errors import DataError
 from lifelong.progress import Reporter
 from lifelong.retrieval import Passage, Splitter, make_encoder
 from lifelong.store import Store, key_of
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 REPORT = "report.json"

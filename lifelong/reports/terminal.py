@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # a list of streams must not wait for torch
 
     from lifelong.metrics.accuracy_matrix import AccuracyMatrix
     from lifelong.run import Run
-    from lifelong.stream import TaskStream
     from lifelong.study import Study
+    from lifelong.task_stream import TaskStream
     from lifelong.tasks import Task
 
 SAMPLED_TASKS, SAMPLED_ROWS = 3, 2

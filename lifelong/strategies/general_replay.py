@@ -19,7 +19,7 @@ from lifelong.strategies.base import Stage, Strategy, labelled
 from lifelong.strategies.checks import check_count, check_number
 from lifelong.strategies.replay import rows_beside
 from lifelong.strategies.traits import Traits
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from lifelong.experiment import Experiment
 from lifelong.run import Run
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.naive import Naive
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.testing.errors import ContractError
 from lifelong.testing.toys import labelled_stream, toy_model, toy_stream
 

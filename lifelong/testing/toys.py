@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from lifelong.errors import ConfigError, suggestion
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 PAD, EOS = "<pad>", "<eos>"

@@ -8,7 +8,7 @@ import torch
 from lifelong.errors import RunError
 from lifelong.memory import ReservoirBuffer, RingBuffer
 from lifelong.strategies import Stage
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lifelong.metrics import AccuracyMatrix
 from lifelong.reports.terminal import matrix_table, show_adapter, show_stream
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 SCORES = [[0.1, 0.2, 0.5, 0.4], [0.8, 0.3, 0.6, None], [0.7, 0.9, 0.3, 0.2]]

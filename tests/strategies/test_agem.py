@@ -22,7 +22,7 @@ from lifelong.strategies.base import prepare
 from lifelong.strategies.episodes import memory_gradient
 from lifelong.strategies.gem import GEM
 from lifelong.strategies.weights import trained
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 

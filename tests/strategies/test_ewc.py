@@ -17,7 +17,7 @@ from lifelong.strategies.base import prepare
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.mas import MAS
 from lifelong.strategies.weights import snapshot, trained
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 

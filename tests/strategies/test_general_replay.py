@@ -17,7 +17,7 @@ from lifelong.errors import ConfigError, DataError, RunError
 from lifelong.registry import build, call
 from lifelong.strategies import Stage
 from lifelong.strategies.general_replay import GeneralReplay
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 WORDS = ("the sea is wide", "a bird sings", "rain falls on the roof", "bread is made of flour", "night comes")

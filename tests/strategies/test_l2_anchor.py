@@ -13,7 +13,7 @@ from lifelong.experiment import Experiment
 from lifelong.strategies import Stage
 from lifelong.strategies.l2_anchor import L2Anchor
 from lifelong.strategies.weights import trained
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 
 
 @pytest.fixture

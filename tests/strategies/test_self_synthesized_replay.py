@@ -14,7 +14,7 @@ from lifelong.metrics.answers import normalize_answer
 from lifelong.strategies import Stage
 from lifelong.strategies.self_synthesized_replay import SelfSynthesizedReplay
 from lifelong.strategies.synthesis import question_key, read_written, shared_choices, why_none, written_form
-from lifelong.stream import TaskStream
+from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
 
 LOST = ("unreadable", "copied", "repeated", "unanswered", "other choice", "too long")
