@@ -18,7 +18,6 @@ from lifelong.describe import describe, digest, environment
 from lifelong.errors import ConfigError, DivergedError, RunError, suggestion
 from lifelong.evaluation import Evaluation
 from lifelong.folder import RunFolder, write_text
-from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.library import Library, Retrieval, book_name, book_shares, passage_id
 from lifelong.loop import Loop
@@ -31,6 +30,7 @@ from lifelong.run import PASSAGES_FILE, Run
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.task_stream import TaskStream
+from lifelong.training import Training
 
 # settings of the Trainer that a run decides itself, and what to use instead
 TRAINER_SETTINGS_TAKEN = {

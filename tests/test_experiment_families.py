@@ -17,11 +17,12 @@ from lifelong.classification import labels_of
 from lifelong.cli import main
 from lifelong.errors import ConfigError, DataError, DivergedError, ModelError
 from lifelong.evaluation import Evaluation
-from lifelong.learner import Learner, Training
+from lifelong.learner import Learner
 from lifelong.libraries import quiet_libraries
 from lifelong.models import load_model
 from lifelong.strategies import Cumulative, Joint, Replay, Strategy
 from lifelong.strategies.base import Stage
+from lifelong.training import Training
 
 KINDS = ("t5 full", "t5 lora", "bert full", "bert lora")
 STEPS = 2 * 2  # of a stage: two epochs over eight rows in batches of four

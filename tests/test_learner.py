@@ -11,12 +11,13 @@ from lightning.pytorch import Callback, Trainer
 from lifelong.data import collate
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DivergedError
-from lifelong.learner import Learner, Training
+from lifelong.learner import Learner
 from lifelong.libraries import quiet_libraries
 from lifelong.losses import row_losses
 from lifelong.models import load_model
 from lifelong.strategies import Stage, Strategy
 from lifelong.strategies.base import prepare
+from lifelong.training import Training
 
 
 def learner_on(folder, training=None, strategies=(), **settings) -> Learner:
@@ -212,28 +213,6 @@ def test_settings_of_a_task_replace_the_general_ones(llama_folder, tiny_stream):
     assert (learner.settings.epochs, learner.settings.learning_rate) == (3, 0.5)
     learner.begin_stage(Stage.of(tiny_stream[1], 2))
     assert (learner.settings.epochs, learner.settings.learning_rate) == (1, 1e-3)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 0}, "epochs"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"learning_rate": 0.0}, "learning_rate"),
-        ({"learning_rate": float("inf")}, "learning_rate"),
-        ({"learning_rate": "1e-3"}, "learning_rate"),
-        ({"gradient_clip": 0}, "gradient_clip"),
-        ({"gradient_clip": -1.0}, "gradient_clip"),
-        ({"weight_decay": -0.1}, "weight_decay"),
-        ({"schedule": "liner"}, "Did you mean 'linear'"),
-        ({"optimizer": "AdamV"}, "Did you mean 'Adam"),
-        ({"warmup": 1.0}, "warmup"),
-        ({"per_task": {"a": {"momentum": 1}}}, "momentum"),
-    ],
-)
-def test_impossible_settings_are_refused_by_name(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        Training(**settings)
 
 
 def test_more_tokens_than_the_models_context_are_refused(llama_folder):

@@ -17,7 +17,7 @@ from lifelong.adapters.layer import MixtureLayer
 from lifelong.classification import labels_of
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError
-from lifelong.learner import Learner, Training
+from lifelong.learner import Learner
 from lifelong.libraries import quiet_libraries
 from lifelong.losses import row_losses
 from lifelong.mixtures import AuxiliaryLosses, gradient_scale
@@ -25,6 +25,7 @@ from lifelong.models import load_model
 from lifelong.strategies import Replay, Stage, Strategy
 from lifelong.strategies.base import prepare
 from lifelong.tasks import Task
+from lifelong.training import Training
 
 WEIGHT, EXPERTS, TOP_K = 0.7, 4, 2
 MORAL = {"num_experts": EXPERTS, "top_k": TOP_K, "r": 2, "lora_dropout": 0.0, "router_init_std": 1.0}

@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 
 from lifelong.adapters import LoraMoeConfig
 from lifelong.errors import ConfigError
-from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.strategies import Stage
 from lifelong.strategies.agem import AGEM, agem_weight
@@ -24,6 +23,7 @@ from lifelong.strategies.gem import GEM
 from lifelong.strategies.weights import trained
 from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
+from lifelong.training import Training
 
 
 def vectors(*shape, seed: int = 0) -> torch.Tensor:

@@ -13,9 +13,10 @@ from lifelong import models
 from lifelong.classification import Classification, labels_of
 from lifelong.data import collate
 from lifelong.errors import ConfigError, RunError
-from lifelong.learner import Learner, Training
+from lifelong.learner import Learner
 from lifelong.strategies.base import Stage
 from lifelong.strategies.dark_replay import ABSENT, DarkReplay, KeptLogits, compressed, joined, logit_distances
+from lifelong.training import Training
 
 LEAST = torch.finfo(torch.float32).min
 

@@ -10,12 +10,12 @@ import torch
 from scipy.optimize import minimize
 
 from lifelong.errors import ConfigError
-from lifelong.learner import Training
 from lifelong.strategies import Stage
 from lifelong.strategies.agem import agem_weight
 from lifelong.strategies.episodes import memory_gradient
 from lifelong.strategies.gem import GEM, gem_weights
 from lifelong.strategies.weights import trained
+from lifelong.training import Training
 
 CASES = [(tasks, size, seed) for tasks, size in [(1, 6), (2, 6), (3, 5), (5, 12), (6, 4)] for seed in range(6)]
 

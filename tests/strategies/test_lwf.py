@@ -14,12 +14,12 @@ from torch.nn.functional import kl_div
 from lifelong.classification import Classification, labels_of
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError
-from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.loop import make_trainer
 from lifelong.strategies import Stage
 from lifelong.strategies.lwf import LwF, distillation
 from lifelong.strategies.weights import trained
+from lifelong.training import Training
 
 # p = (3/4, 1/4) of the teacher, q = (1/2, 1/2) of the student
 WORKED = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)

@@ -13,7 +13,6 @@ from torch.nn.functional import kl_div
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError
 from lifelong.evaluation import evaluate_task
-from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.library import Shown
 from lifelong.losses import answer_weight, row_losses
@@ -21,6 +20,7 @@ from lifelong.strategies import Cumulative, Joint, Stage
 from lifelong.strategies.self_distillation import DIVERGENCES, SelfDistillation, token_divergence, with_demonstration
 from lifelong.strategies.weights import swapped, trained
 from lifelong.tasks import Task
+from lifelong.training import Training
 
 FAMILIES = pytest.mark.parametrize("folder", ["llama_folder", "t5_folder"])
 

@@ -10,13 +10,13 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from lifelong.errors import ConfigError
-from lifelong.learner import Training
 from lifelong.libraries import quiet_libraries
 from lifelong.strategies import Stage
 from lifelong.strategies.anchor import remembered
 from lifelong.strategies.base import prepare
 from lifelong.strategies.synaptic_intelligence import PathIntegral, SynapticIntelligence
 from lifelong.strategies.weights import trained
+from lifelong.training import Training
 
 
 def test_on_a_quadratic_with_gradient_flow_it_is_the_analytic_value():
