@@ -21,8 +21,9 @@ from datasets.arrow_writer import ArrowWriter
 from transformers import PreTrainedTokenizerBase
 
 from lifelong.cache import cache_folder
+from lifelong.content_hash import content_hash
 from lifelong.encoding import EncodedRow, PromptEncoder
-from lifelong.examples import FIELDS, content_hash
+from lifelong.examples import FIELDS
 
 IN_MEMORY = 2_000  # rows up to which nothing is written
 CHUNK = 1_000  # rows that are encoded at a time

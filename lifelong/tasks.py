@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from lifelong import examples
+from lifelong.content_hash import content_hash
 from lifelong.errors import DataError, suggestion
 from lifelong.examples import Located, Row
 from lifelong.metrics.answers import resolve_metric
@@ -123,7 +124,7 @@ class Task:
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what is learned and asked; not of where it comes from."""
         splits = (self.train, self.validation, self.test)
-        rows = [None if split is None else examples.content_hash(split, examples.FIELDS) for split in splits]
+        rows = [None if split is None else content_hash(split, examples.FIELDS) for split in splits]
         content = [self.name, self.kind, self.metric_name, self.measure_only, self.passages, rows]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

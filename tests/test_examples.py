@@ -1,16 +1,16 @@
 """Rows from anywhere become checked examples, and a row that cannot be used says where it stands and why."""
 
-import itertools
 import json
 
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
-from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from lifelong import examples
 from lifelong.errors import DataError
+from tests.toy_tasks import many
 
 WHOLE = {
     "id": "a1",
@@ -387,20 +387,6 @@ def test_choices_must_be_several_and_differ(choices):
 # ---------------------------------------------------------------- long tables
 
 
-def many(size: int) -> list[dict]:
-    """Rows with lists of different lengths, some of them conversations."""
-    return [
-        {"messages": TALK[1:3], "probes": [f"r{number}"]}
-        if number % 7 == 0
-        else {
-            "question": f"q{number}",
-            "answers": [f"a{number}", "b"][: 1 + number % 2],
-            "passages": ["ß"] * (number % 3),
-        }
-        for number in range(size)
-    ]
-
-
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
     """The folder of the cache, and a way to see what is in it."""
@@ -466,86 +452,3 @@ def test_a_bad_row_far_down_is_named_and_leaves_no_file(cached, monkeypatch):
     twins = [*many(50), {"id": "3", "question": "q", "answer": "a"}]
     assert refusal(*twins) == "row 51, field 'id': '3' was used before, at row 4"
     assert cached() == []
-
-
-# ---------------------------------------------------------------- hashes
-
-
-def test_a_hash_of_rows_does_not_depend_on_where_and_in_which_chunks_they_are(cached, monkeypatch):
-    rows = many(2500)
-    in_memory = examples.build(examples.read_rows(rows, "row"))
-    monkeypatch.setattr(examples, "ROWS_IN_MEMORY", 20)
-    in_file = examples.build(examples.read_rows(rows, "row"))
-    cuts = [0, 1, 7, 1000, 1999, 2500]
-    parts = [in_memory.select(range(start, end)) for start, end in itertools.pairwise(cuts)]
-    shuffled = in_memory.shuffle(seed=1)
-    back = [number for number, _ in sorted(enumerate(shuffled["id"]), key=lambda pair: int(pair[1]))]
-    tables = [
-        in_memory,
-        in_file,
-        concatenate_datasets(parts),
-        in_memory.select(list(range(2500))[::-1]).select(list(range(2500))[::-1]),
-        shuffled.select(back),
-        in_file.with_format("numpy"),
-    ]
-    assert len({examples.content_hash(table, examples.FIELDS) for table in tables}) == 1
-    others = [in_memory.select(range(2499)), in_file.select(range(1, 2500)), shuffled]
-    assert len({examples.content_hash(table, examples.FIELDS) for table in (in_memory, *others)}) == 4
-
-
-def test_a_hash_tells_apart_how_texts_are_cut_into_fields_items_and_rows():
-    def table(**columns) -> Dataset:
-        return Dataset.from_dict({"x": columns["x"], "y": columns["y"]})
-
-    tables = [
-        table(x=["ab", "c"], y=["", ""]),
-        table(x=["a", "bc"], y=["", ""]),
-        table(x=["abc", ""], y=["", ""]),
-        table(x=["", "abc"], y=["", ""]),
-        table(x=["ab", ""], y=["c", ""]),
-        table(x=["", ""], y=["ab", "c"]),
-        table(x=["abc"], y=[""]),
-        table(x=["abc", None], y=["", ""]),
-        table(x=["c", "ab"], y=["", ""]),
-    ]
-    lists = [
-        table(x=[["ab", "c"], []], y=["", ""]),
-        table(x=[["ab"], ["c"]], y=["", ""]),
-        table(x=[["a", "bc"], []], y=["", ""]),
-        table(x=[[], ["ab", "c"]], y=["", ""]),
-        table(x=[["ab", "c", ""], []], y=["", ""]),
-        table(x=[["ab", "c"], [""]], y=["", ""]),
-        table(x=[["ab", "c"], None], y=["", ""]),
-        table(x=[["ab", None, "c"], []], y=["", ""]),
-    ]
-    hashes = [examples.content_hash(one, ["x", "y"]) for one in (*tables, *lists)]
-    assert len(set(hashes)) == len(hashes)
-
-
-def test_a_hash_tells_roles_from_contents_and_one_conversation_from_two():
-    def hashed(*conversations) -> str:
-        rows = [{"messages": messages} for messages in conversations]
-        features = Features({"messages": examples.FEATURES["messages"]})
-        return examples.content_hash(Dataset.from_list(rows, features=features), ["messages"])
-
-    user, assistant = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
-    cases = [
-        [[user, assistant]],
-        [[assistant, user]],
-        [[user], [assistant]],
-        [[{"role": "hi", "content": "user"}, assistant]],
-        [[user, assistant], []],
-    ]
-    assert len({hashed(*case) for case in cases}) == len(cases)
-
-
-def test_a_hash_reads_the_columns_that_are_named():
-    rows = Dataset.from_dict({"id": ["1", "2"], "task": ["t", "t"], "number": [1, 2]})
-    one = examples.content_hash(rows, ["id", "task"])
-    assert one == examples.content_hash(rows.remove_columns("number"), ["id", "task"])
-    assert one != examples.content_hash(rows, ["id", "number"])
-    assert examples.content_hash(rows, ["number"]) != examples.content_hash(rows.select([1, 0]), ["number"])
-
-
-def test_no_rows_have_a_hash_too():
-    assert len(examples.content_hash(examples.build(()), examples.FIELDS)) == 64

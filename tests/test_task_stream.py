@@ -1,4 +1,4 @@
-"""Streams are immutable, and know each other by their content."""
+"""Streams are immutable, made of other tables and streams, kept on disk, and know each other by their content."""
 
 import json
 import random
@@ -10,19 +10,7 @@ from lifelong import examples
 from lifelong.errors import DataError
 from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
-
-ROWS = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(4)]
-TALK = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": "Hello"},
-    {"role": "user", "content": "2 + 2?"},
-    {"role": "assistant", "content": "4"},
-]
-
-
-def task(name="t", rows=ROWS, **settings) -> Task:
-    return Task(name, rows, settings.pop("test", rows), **settings)
+from tests.toy_tasks import FULL, ROWS, TALK, held_out, jsonl, questions, refusal, task
 
 
 def stream(*names, rows=6) -> TaskStream:
@@ -32,26 +20,6 @@ def stream(*names, rows=6) -> TaskStream:
         made = [{"question": f"{name} q{number}", "answer": f"{name} a{number}"} for number in range(rows)]
         tasks.append(task(name, made))
     return TaskStream("s", tasks)
-
-
-def held_out(name="ability", rows=ROWS, **settings) -> Task:
-    """A task that is measured and never learned."""
-    return Task(name, None, rows, measure_only=True, **settings)
-
-
-def questions(rows) -> list[str]:
-    return list(rows["question"])
-
-
-def refusal(make, *arguments, **settings) -> str:
-    with pytest.raises(DataError) as caught:
-        make(*arguments, **settings)
-    return str(caught.value)
-
-
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 # ---------------------------------------------------------------- streams
@@ -70,6 +38,11 @@ def test_a_stream_is_a_sequence_of_tasks():
 def test_a_stream_without_tasks_is_refused():
     assert refusal(TaskStream, "s", []) == "stream 's' has no tasks"
     assert refusal(stream("a").__getitem__, slice(5, 9)) == "stream 's' has no tasks"
+
+
+def test_a_stream_name_cannot_lead_out_of_a_folder(tiny_stream):
+    with pytest.raises(DataError, match="stream name"):
+        TaskStream("../../elsewhere", tiny_stream.tasks)
 
 
 @pytest.mark.parametrize("twin", ["a", "A"])
@@ -194,6 +167,19 @@ def test_tasks_that_are_measured_differently_cannot_be_joined():
     assert "different metrics" in refusal(TaskStream("s", [task("a", metric=make()), task("b", metric=make())]).joint)
 
 
+def test_conversations_are_limited_grouped_and_joined_like_other_rows():
+    turns = [[*TALK[:3], {"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}] for n in range(6)]
+    rows = Dataset.from_dict({"messages": turns, "topic": ["x", "y"] * 3})
+    grouped = TaskStream.group(rows, "topic", test=0.3)
+    assert grouped.names == ("x", "y")
+    assert {row["messages"][3]["content"] for row in grouped["x"].train} <= {"q0", "q2", "q4"}
+    assert grouped.limit(train=1)["y"].train[0]["messages"][:3] == TALK[:3]
+    joint = grouped.joint()[0]
+    assert joint.train.features == examples.FEATURES
+    asked = [row["messages"][3]["content"] for rows in (joint.train, joint.test) for row in rows]
+    assert sorted(asked) == ["q0", "q1", "q2", "q3", "q4", "q5"]
+
+
 def test_no_operation_changes_the_stream_it_is_called_on():
     three = stream("a", "b", "c")
     before = (three.names, three.fingerprint(), [len(one.train) for one in three])
@@ -219,72 +205,6 @@ def test_after_the_first_difference_the_whole_chain_differs():
     assert all(one != other for one, other in zip(first, second, strict=True))
 
 
-def test_a_fingerprint_is_the_same_however_the_rows_came():
-    assert task().fingerprint() == task(rows=Dataset.from_list(ROWS)).fingerprint()
-    listed = [{"question": row["question"], "answers": [row["answer"]], "id": str(n)} for n, row in enumerate(ROWS)]
-    assert task(rows=listed).fingerprint() == task().fingerprint()
-
-
-FULL = {
-    "id": "i",
-    "question": "q",
-    "answers": ["a", "b"],
-    "choices": ["a", "b", "c"],
-    "passages": ["p"],
-    "probes": ["r"],
-    "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
-}
-
-
-@pytest.mark.parametrize("split", ["train", "test", "validation"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"id": "j"},
-        {"question": "Q", "messages": []},
-        {"answers": ["a"]},
-        {"answers": ["a", "bc"]},
-        {"answers": ["b", "a"], "messages": []},
-        {"choices": ["c", "b", "a"]},
-        {"passages": []},
-        {"probes": ["r", "s"]},
-        {"messages": []},
-        {"messages": [{"role": "system", "content": "s"}, *FULL["messages"]]},
-        {"messages": [*FULL["messages"], *FULL["messages"]]},
-    ],
-)
-def test_any_changed_field_of_any_split_changes_the_fingerprint(split, change):
-    splits = {name: [FULL] for name in ("train", "test", "validation")}
-    changed = splits | {split: [FULL | change]}
-    assert Task("t", **splits).fingerprint() != Task("t", **changed).fingerprint()
-
-
-def test_whatever_else_decides_what_is_learned_or_asked_changes_the_fingerprint():
-    rows = [*ROWS, {"question": "q", "answer": "a"}]
-    others = [
-        task("u"),
-        task(kind="downstream"),
-        task(metric="contains"),
-        task(passages=["p"]),
-        task(measure_only=True),
-        held_out("t"),
-        task(rows=ROWS[::-1]),
-        task(rows=ROWS[:3]),
-        task(test=rows),
-        task(rows=rows, test=ROWS),
-        task(validation=ROWS),
-        Task("t", ROWS, ROWS[:2], ROWS[2:]),
-        Task("t", ROWS, ROWS[2:], ROWS[:2]),
-        Task("t", ROWS[:2], ROWS, ROWS[2:]),
-    ]
-    prints = [task().fingerprint(), *(one.fingerprint() for one in others)]
-    assert len(set(prints)) == len(prints)
-
-
-def test_where_rows_come_from_and_their_licence_do_not_change_the_fingerprint():
-    assert task(source="a book", licence="CC0").fingerprint() == task().fingerprint()
-
-
 def test_a_fingerprint_is_the_same_in_memory_in_a_file_selected_saved_and_read_again(tmp_path, monkeypatch):
     before = stream("a", rows=3000)
     content = before.fingerprint()
@@ -298,14 +218,6 @@ def test_a_fingerprint_is_the_same_in_memory_in_a_file_selected_saved_and_read_a
     backwards = list(range(2999, -1, -1))
     twice_turned = before[0].train.select(backwards).select(backwards)
     assert Task("a", twice_turned, mapped[0].test).fingerprint() == before[0].fingerprint()
-
-
-def test_a_row_that_moves_to_another_split_changes_the_fingerprint():
-    rows = [{"id": str(number), **row} for number, row in enumerate(ROWS)]
-    # read one after the other, both have the rows 0 1 2 3 0 1 2 3
-    first = Task("t", train=rows, validation=rows[:2], test=rows[2:])
-    second = Task("t", train=rows[:2], validation=rows[2:], test=rows)
-    assert first.fingerprint() != second.fingerprint()
 
 
 # ---------------------------------------------------------------- grouping
@@ -409,18 +321,8 @@ def test_a_folder_without_a_stream_is_named(tmp_path):
     assert refusal(TaskStream.load, tmp_path) == f"there is no saved stream in {tmp_path}"
 
 
-@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c")])
-def test_a_pair_is_a_question_and_an_answer(pair):
-    with pytest.raises(DataError, match=r"task 'x', train pair 2: expected a question and an answer"):
-        Task.from_pairs("x", [("q", "a"), pair])
-
-
-def test_a_stream_name_cannot_lead_out_of_a_folder(tiny_stream):
-    with pytest.raises(DataError, match="stream name"):
-        TaskStream("../../elsewhere", tiny_stream.tasks)
-
-
 # ---------------------------------------------------------------- one CSV file, many tasks
+
 
 FAQ = "month,question,reply\njuly,who?,Ann\nmay,what?,tea\njuly,where?,here\nmay,when?,now\nmay,why?,fun\n"
 
@@ -441,10 +343,10 @@ def test_a_csv_file_becomes_a_task_per_value_in_the_order_of_the_file(faq):
 
 def test_a_share_of_a_csv_files_rows_is_held_out_once_each(faq):
     stream = TaskStream.from_csv(faq, by="month", test=0.3, columns={"answer": "reply"})
-    for task, questions in zip(stream, ({"who?", "where?"}, {"what?", "when?", "why?"}), strict=True):
-        assert len(task.test) == 1
-        assert {*task.train["question"], *task.test["question"]} == questions
-        assert len(task.train) + 1 == len(questions)
+    for one, asked in zip(stream, ({"who?", "where?"}, {"what?", "when?", "why?"}), strict=True):
+        assert len(one.test) == 1
+        assert {*one.train["question"], *one.test["question"]} == asked
+        assert len(one.train) + 1 == len(asked)
 
 
 def test_a_second_csv_file_holds_the_tests(faq, tmp_path):

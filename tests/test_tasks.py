@@ -1,8 +1,7 @@
-"""Tasks are read from anywhere and checked."""
+"""Tasks are read from anywhere and checked, and know each other by their content."""
 
 import copy
 import dataclasses
-import json
 import random
 
 import pytest
@@ -10,42 +9,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from lifelong import examples
 from lifelong.errors import DataError
-from lifelong.task_stream import TaskStream
 from lifelong.tasks import Task
-
-ROWS = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(4)]
-TALK = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": "Hello"},
-    {"role": "user", "content": "2 + 2?"},
-    {"role": "assistant", "content": "4"},
-]
-
-
-def task(name="t", rows=ROWS, **settings) -> Task:
-    return Task(name, rows, settings.pop("test", rows), **settings)
-
-
-def held_out(name="ability", rows=ROWS, **settings) -> Task:
-    """A task that is measured and never learned."""
-    return Task(name, None, rows, measure_only=True, **settings)
-
-
-def questions(rows) -> list[str]:
-    return list(rows["question"])
-
-
-def refusal(make, *arguments, **settings) -> str:
-    with pytest.raises(DataError) as caught:
-        make(*arguments, **settings)
-    return str(caught.value)
-
-
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
+from tests.toy_tasks import FULL, ROWS, TALK, held_out, jsonl, questions, refusal, task
 
 # ---------------------------------------------------------------- tasks
 
@@ -207,19 +172,6 @@ def test_a_bad_turn_of_a_file_names_file_line_and_turn(tmp_path):
     assert message.startswith(f"{path}, line 2, field 'messages', turn 4: the last turn is the user's")
 
 
-def test_conversations_are_limited_grouped_and_joined_like_other_rows():
-    turns = [[*TALK[:3], {"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}] for n in range(6)]
-    rows = Dataset.from_dict({"messages": turns, "topic": ["x", "y"] * 3})
-    grouped = TaskStream.group(rows, "topic", test=0.3)
-    assert grouped.names == ("x", "y")
-    assert {row["messages"][3]["content"] for row in grouped["x"].train} <= {"q0", "q2", "q4"}
-    assert grouped.limit(train=1)["y"].train[0]["messages"][:3] == TALK[:3]
-    joint = grouped.joint()[0]
-    assert joint.train.features == examples.FEATURES
-    asked = [row["messages"][3]["content"] for rows in (joint.train, joint.test) for row in rows]
-    assert sorted(asked) == ["q0", "q1", "q2", "q3", "q4", "q5"]
-
-
 # ---------------------------------------------------------------- readers
 
 
@@ -376,6 +328,12 @@ def test_a_bad_pair_names_task_split_and_number():
     )
 
 
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c")])
+def test_a_pair_is_a_question_and_an_answer(pair):
+    with pytest.raises(DataError, match=r"task 'x', train pair 2: expected a question and an answer"):
+        Task.from_pairs("x", [("q", "a"), pair])
+
+
 # ---------------------------------------------------------------- raw text
 
 
@@ -423,3 +381,69 @@ def test_a_piece_needs_at_least_one_character(tmp_path):
 def test_raw_text_without_words_or_without_a_file_is_refused(tmp_path):
     assert "the train split is empty" in refusal(pieces, tmp_path, " \n \n", 10)
     assert "there is no file" in refusal(Task.from_text, "t", tmp_path / "no.txt", tmp_path / "no.txt")
+
+
+# ---------------------------------------------------------------- fingerprints
+
+
+def test_a_fingerprint_is_the_same_however_the_rows_came():
+    assert task().fingerprint() == task(rows=Dataset.from_list(ROWS)).fingerprint()
+    listed = [{"question": row["question"], "answers": [row["answer"]], "id": str(n)} for n, row in enumerate(ROWS)]
+    assert task(rows=listed).fingerprint() == task().fingerprint()
+
+
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "j"},
+        {"question": "Q", "messages": []},
+        {"answers": ["a"]},
+        {"answers": ["a", "bc"]},
+        {"answers": ["b", "a"], "messages": []},
+        {"choices": ["c", "b", "a"]},
+        {"passages": []},
+        {"probes": ["r", "s"]},
+        {"messages": []},
+        {"messages": [{"role": "system", "content": "s"}, *FULL["messages"]]},
+        {"messages": [*FULL["messages"], *FULL["messages"]]},
+    ],
+)
+def test_any_changed_field_of_any_split_changes_the_fingerprint(split, change):
+    splits = {name: [FULL] for name in ("train", "test", "validation")}
+    changed = splits | {split: [FULL | change]}
+    assert Task("t", **splits).fingerprint() != Task("t", **changed).fingerprint()
+
+
+def test_whatever_else_decides_what_is_learned_or_asked_changes_the_fingerprint():
+    rows = [*ROWS, {"question": "q", "answer": "a"}]
+    others = [
+        task("u"),
+        task(kind="downstream"),
+        task(metric="contains"),
+        task(passages=["p"]),
+        task(measure_only=True),
+        held_out("t"),
+        task(rows=ROWS[::-1]),
+        task(rows=ROWS[:3]),
+        task(test=rows),
+        task(rows=rows, test=ROWS),
+        task(validation=ROWS),
+        Task("t", ROWS, ROWS[:2], ROWS[2:]),
+        Task("t", ROWS, ROWS[2:], ROWS[:2]),
+        Task("t", ROWS[:2], ROWS, ROWS[2:]),
+    ]
+    prints = [task().fingerprint(), *(one.fingerprint() for one in others)]
+    assert len(set(prints)) == len(prints)
+
+
+def test_where_rows_come_from_and_their_licence_do_not_change_the_fingerprint():
+    assert task(source="a book", licence="CC0").fingerprint() == task().fingerprint()
+
+
+def test_a_row_that_moves_to_another_split_changes_the_fingerprint():
+    rows = [{"id": str(number), **row} for number, row in enumerate(ROWS)]
+    # read one after the other, both have the rows 0 1 2 3 0 1 2 3
+    first = Task("t", train=rows, validation=rows[:2], test=rows[2:])
+    second = Task("t", train=rows[:2], validation=rows[2:], test=rows)
+    assert first.fingerprint() != second.fingerprint()
