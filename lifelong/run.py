@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ import pandas as pd
 from lifelong.errors import ConfigError, RunError, suggestion
 from lifelong.folder import RunFolder, write_rows
 from lifelong.metrics.accuracy_matrix import AccuracyMatrix
-from lifelong.metrics.figures import Figure
 from lifelong.mixtures import ROUTING_FILE
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ class Run:
                     final = joint.matrix_of(split, book, kind)
                     reference = [float(final.matrix[-1, final.tasks.index(task)]) for task in matrix.tasks]
                 for figure in matrix.figures(reference):
-                    result.append(_entry(figure) | {"split": split, "pass": book, "metric": matrix.name})
+                    result.append(asdict(figure) | {"split": split, "pass": book, "metric": matrix.name})
         return result
 
     def _matrix_or_none(self, split: str, book: str, kind: str) -> AccuracyMatrix | None:
@@ -362,13 +361,3 @@ class Run:
         self.folder.write_json("metrics.json", self.figures())
         for kind in PLOTS if self.routing_tables else PLOTS[:1]:
             self.plot(kind).savefig(self.path / f"{kind}.png", dpi=150, bbox_inches="tight")
-
-
-def _entry(figure: Figure) -> Mapping[str, Any]:
-    return {
-        "name": figure.name,
-        "value": figure.value,
-        "definition": figure.definition,
-        "source": figure.source,
-        "reason": figure.reason,
-    }
