@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lifelong.errors import ConfigError, DataError, suggestion
-from lifelong.models import is_decoder
+from lifelong.model_config import is_decoder
 from lifelong.randomness import derived_generator
 from lifelong.tasks import Task
 

@@ -18,7 +18,7 @@ from lifelong.families import Classifier, make_family
 from lifelong.library import Library, book_shares
 from lifelong.losses import answer_weight, row_losses
 from lifelong.mixtures import AuxiliaryLosses, further_pass
-from lifelong.models import context_length, family_of_model, row_length
+from lifelong.model_config import context_length, family_of_model, row_length
 from lifelong.preparation import lengths, prepare
 from lifelong.prompts import PromptTemplate
 from lifelong.randomness import derived_seed

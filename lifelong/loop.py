@@ -29,6 +29,7 @@ from lifelong.folder import RunFolder, write_rows
 from lifelong.learner import Learner
 from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
+from lifelong.model_config import family_of_model
 from lifelong.progress import Reporter, StepProgress
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.traits import adapter_kind, check_fit
@@ -255,7 +256,7 @@ def make_learner(
         experiment.train_book,
         experiment.seed,
         # a model that turns out to be a classifier's has one head over all labels of the stream
-        labels_of(experiment.tasks) if models.family_of_model(model) == "classifier" else None,
+        labels_of(experiment.tasks) if family_of_model(model) == "classifier" else None,
         experiment.classification,
         experiment.library(),
     )

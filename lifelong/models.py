@@ -26,19 +26,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 from transformers.utils import CONFIG_NAME
 
 from lifelong.adapter_folder import check_alone
-from lifelong.errors import ConfigError, ModelError, suggestion
+from lifelong.errors import ModelError, suggestion
+from lifelong.model_config import check_family, family_of
 from lifelong.quantization import Quantization, quantization_config
 from lifelong.randomness import derived_seed
 
 NANO = Path(__file__).parent / "assets" / "nano"
-DEFAULT_LENGTH = 1024  # tokens of a row, for models whose configuration names no limit
 
 # the class that loads a family's model; a classifier's head is the Learner's, so its model comes without one
 AUTO_CLASSES: dict[str, Any] = {
@@ -136,7 +132,7 @@ def read_model(
     if family == "auto":
         family = family_of(config)
     else:
-        _check_family(family, config, name)
+        check_family(family, config, name)
     with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     if tokenizer.eos_token_id is None and family != "classifier":
@@ -145,73 +141,6 @@ def read_model(
     if tokenizer.unk_token_id is not None and 2 * words.count(tokenizer.unk_token_id) >= len(words):
         raise ModelError(f"the tokenizer of {name!r} knows no words: the files of its vocabulary are missing")
     return config, tokenizer, family
-
-
-def family_of(config: PreTrainedConfig) -> str:
-    """The family that a model's configuration speaks of.
-
-    Raises:
-        ModelError: it speaks of none.
-    """
-    if getattr(config, "is_encoder_decoder", False):
-        return "seq2seq"
-    made = (getattr(config, "architectures", None) or [""])[0]
-    if is_encoder(config) or made.endswith("ForSequenceClassification"):
-        return "classifier"
-    if is_decoder(config) or "CausalLM" in made or "LMHead" in made:
-        return "causal"
-    raise ModelError(f"what family {config.model_type!r} belongs to is not known here; say so in `family`")
-
-
-def is_encoder(config: PreTrainedConfig) -> bool:
-    """Whether a token sees those behind it too, as in BERT."""
-    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-
-
-def is_decoder(config: PreTrainedConfig) -> bool:
-    """Whether a token sees itself and those before it alone, as in Llama."""
-    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not is_encoder(config)
-
-
-def family_of_model(model: torch.nn.Module) -> str:
-    """The family of a model that has been loaded: one without a language head is a classifier's."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    if getattr(base.config, "is_encoder_decoder", False):
-        return "seq2seq"
-    return "classifier" if base.get_output_embeddings() is None else "causal"
-
-
-def context_length(model: torch.nn.Module) -> int | None:
-    """The longest sequence that the model was made for, in tokens; ``None`` where its configuration names none."""
-    for module in model.modules():
-        positions = getattr(module, "position_embeddings", None)
-        # RoBERTa and its kin count positions from behind that of padding, and their configurations do not
-        if isinstance(positions, torch.nn.Embedding) and positions.padding_idx is not None:
-            return positions.num_embeddings - positions.padding_idx - 1
-    return context_in(model.config)
-
-
-def context_in(config: PreTrainedConfig) -> int | None:
-    """As ``context_length``, from a configuration alone."""
-    config = config.get_text_config()
-    for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        length = getattr(config, key, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    return None
-
-
-def row_length(context: int | None, wanted: int | None) -> int:
-    """The longest row in tokens: what is wanted, or else the model's context.
-
-    Raises:
-        ConfigError: more is wanted than the context holds.
-    """
-    if wanted is not None and wanted < 1:
-        raise ConfigError(f"max_length: must be at least 1, got {wanted!r}")
-    if wanted is not None and context is not None and wanted > context:
-        raise ConfigError(f"max_length: {wanted} tokens are more than the model's context of {context}")
-    return wanted or context or DEFAULT_LENGTH
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
@@ -275,19 +204,6 @@ def without_pooler(family: str, config: PreTrainedConfig) -> dict[str, bool]:
     kind = AutoModel._model_mapping.get(type(config), None)
     accepted = inspect.isclass(kind) and "add_pooling_layer" in inspect.signature(kind).parameters
     return {"add_pooling_layer": False} if accepted else {}
-
-
-def _check_family(family: str, config: PreTrainedConfig, name: str) -> None:
-    """Whether a model can be of the family that it is said to be of."""
-    pairs = getattr(config, "is_encoder_decoder", False)
-    if pairs != (family == "seq2seq"):
-        what = "an encoder-decoder" if pairs else "no encoder-decoder"
-        raise ModelError(f"family: {family!r} does not fit the model {name!r}, which is {what}")
-    if family == "causal" and is_encoder(config):
-        raise ModelError(
-            f"family: 'causal' does not fit the model {name!r}, an encoder, whose tokens see those that they are to "
-            "predict; leave family out, and it becomes a classifier"
-        )
 
 
 def check_adapter(adapter: PeftConfig, family: str) -> None:

@@ -21,6 +21,7 @@ from lifelong.footprint import MemoryEstimate, NotEstimable, Workload, check_fit
 from lifelong.hardware import available_memory
 from lifelong.loop import make_trainer
 from lifelong.mixtures import adapter_notes
+from lifelong.model_config import context_in, row_length
 from lifelong.preparation import lengths, prepare, take
 from lifelong.quantization import quantization_config
 from lifelong.strategies.base import labelled
@@ -129,7 +130,7 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
         family_name,
         tokenizer,
         experiment.template,
-        models.row_length(models.context_in(config), experiment.max_length),
+        row_length(context_in(config), experiment.max_length),
         labels,
         experiment.classification,
     )
