@@ -58,7 +58,7 @@ class Endpoint:
         timeout: seconds to wait for a reply.
         max_calls: requests that may be made at most in the life of this object; ``None`` for no limit.
         prices: of a million tokens in and out, for the estimate.
-        structured: ask for JSON by a schema; turn off for servers that do not know it.
+        structured: ask for JSON by a schema; turn off for servers that refuse it (``transformers serve`` ignores it).
         cache: folder for replies; ``None`` for the one of lifelong's cache.
 
     Attributes:
