@@ -15,8 +15,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from lifelong.endpoint import EndpointError
 from lifelong.judges import Case, EndpointJudge, Verdict
-from lifelong.judges.endpoint import EndpointError
 from lifelong.judges.wording import messages
 from lifelong.testing.toys import toy_model
 
@@ -117,5 +117,5 @@ def test_nonsense_is_counted_never_guessed_and_never_kept(judge, nonsense: Path)
 
 
 def test_a_model_that_the_server_has_not_is_an_error_of_the_server_s(judge, tmp_path: Path) -> None:
-    with pytest.raises(EndpointError, match="0 of 1 verdicts came before that"):
+    with pytest.raises(EndpointError, match="0 of 1 replies came before that"):
         judge(tmp_path / "nowhere").judge(UNKNOWN[:1])
