@@ -12,7 +12,7 @@ import numpy as np
 
 from lifelong.documents.reading import Document
 from lifelong.errors import ConfigError, DataError, suggestion
-from lifelong.retrieval import Passage, PassageEncoder
+from lifelong.retrieval import ObservingEncoder, Passage, PassageEncoder
 
 By = Literal["folder", "month", "year", "topic"]
 WORDS_OF_A_NAME = 3
@@ -74,7 +74,8 @@ def _topics(texts: list[str], encoder: PassageEncoder, topics: int, seed: int) -
 
     if not 1 <= topics <= len(texts):
         raise DataError(f"{topics} topics: there are {len(texts)} passages")
-    encoder.observe(texts)
+    if isinstance(encoder, ObservingEncoder):
+        encoder.observe(texts)
     clusters = KMeans(topics, n_init=4, random_state=seed).fit_predict(encoder.encode_passages(texts))
     found = [np.flatnonzero(clusters == cluster).tolist() for cluster in dict.fromkeys(clusters.tolist())]
     names = _names([" ".join(texts[number] for number in members) for members in found])

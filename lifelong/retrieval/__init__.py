@@ -4,7 +4,7 @@ The package is useful alone: it needs no stream, no run and no model but the enc
 """
 
 from lifelong.retrieval.choice import make_encoder
-from lifelong.retrieval.encoder import Encoder, PassageEncoder
+from lifelong.retrieval.encoder import Encoder, ObservingEncoder, PassageEncoder
 from lifelong.retrieval.index import PassageIndex
 from lifelong.retrieval.lexical import LexicalEncoder
 from lifelong.retrieval.passages import Hit, Passage
@@ -16,6 +16,7 @@ __all__ = [
     "Encoder",
     "Hit",
     "LexicalEncoder",
+    "ObservingEncoder",
     "Passage",
     "PassageEncoder",
     "PassageIndex",

@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 class PassageEncoder(ABC):
     """Turns texts into vectors whose inner product says how well a passage fits a question.
 
-    ``fingerprint`` names everything that decides a passage's vector: an index refuses vectors of another one. An
-    encoder that ``observes`` is told which passages enter and leave the index.
+    ``fingerprint`` names everything that decides a passage's vector: an index refuses vectors of another one.
     """
-
-    observes = False
 
     @property
     @abstractmethod
@@ -46,14 +43,6 @@ class PassageEncoder(ABC):
     def encode_questions(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of questions, float32 of shape (texts, dimension)."""
 
-    def observe(self, texts: Sequence[str]) -> None:
-        """Passages enter the index; most encoders have no use for it."""
-        return
-
-    def forget(self, texts: Sequence[str]) -> None:
-        """Passages leave the index."""
-        return
-
     @property
     def window(self) -> int | None:
         """The longest passage that is encoded whole, in `pieces`; ``None`` where there is no limit."""
@@ -62,6 +51,18 @@ class PassageEncoder(ABC):
     def pieces(self, text: str) -> int:
         """Length of a text as `window` counts it."""
         return len(text.split())
+
+
+class ObservingEncoder(PassageEncoder):
+    """An encoder that is told which passages enter and leave the index."""
+
+    @abstractmethod
+    def observe(self, texts: Sequence[str]) -> None:
+        """Passages enter the index."""
+
+    @abstractmethod
+    def forget(self, texts: Sequence[str]) -> None:
+        """Passages leave the index."""
 
 
 class Encoder(PassageEncoder):

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from lifelong.errors import ConfigError
-from lifelong.retrieval.encoder import PassageEncoder
+from lifelong.retrieval.encoder import ObservingEncoder
 
 
-class LexicalEncoder(PassageEncoder):
+class LexicalEncoder(ObservingEncoder):
     """TF-IDF whose passages never change: rare words count on the side of the question alone.
 
     In the SMART notation this is lnc.ltc (Manning, Raghavan and Schütze, Introduction to Information Retrieval, 6.4.3),
@@ -28,8 +28,6 @@ class LexicalEncoder(PassageEncoder):
     Raises:
         ConfigError: a size is not positive.
     """
-
-    observes = True
 
     def __init__(self, dimension: int = 4096, words: int = 1) -> None:
         if dimension < 1 or words < 1:

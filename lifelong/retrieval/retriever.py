@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.errors import ConfigError, DataError
-from lifelong.retrieval.encoder import PassageEncoder
+from lifelong.retrieval.encoder import ObservingEncoder, PassageEncoder
 from lifelong.retrieval.index import PassageIndex
 from lifelong.retrieval.keywords import KeywordIndex
 from lifelong.retrieval.passages import Hit, Passage
@@ -85,14 +85,16 @@ class Retriever:
         fresh = {part.text: part for part in parts if self.index.id_of(part.text) is None}
         if fresh:
             self.index.add(list(fresh.values()), self.encoder.encode_passages(list(fresh)))
-            self.encoder.observe(list(fresh))
+            if isinstance(self.encoder, ObservingEncoder):
+                self.encoder.observe(list(fresh))
         return [self.index.id_of(part.text) for part in parts]
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove passages, see `PassageIndex.remove`."""
         texts = [passage.text for passage in self.index.named(ids)]
         self.index.remove(ids)
-        self.encoder.forget(texts)
+        if isinstance(self.encoder, ObservingEncoder):
+            self.encoder.forget(texts)
 
     def retrieve(self, questions: Sequence[str], k: int = 5, min_score: float | None = None) -> list[list[Hit]]:
         """The passages that fit each question best, best first.
@@ -140,7 +142,7 @@ class Retriever:
         index = PassageIndex.load(folder, encoder.fingerprint, settings.get("device", "auto"))
         retriever = cls(encoder, **settings)
         retriever.index = index
-        if encoder.observes:
+        if isinstance(encoder, ObservingEncoder):
             encoder.observe(index.texts)
         return retriever
 
