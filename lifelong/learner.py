@@ -119,16 +119,10 @@ class Learner(LightningModule):
         """Make ``stage`` the current one. Returns the loader of its optimiser steps."""
         self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, RecentRows(self.encoder)
         self.family.begin_stage(stage)
-        self.follow(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
         sampler = StepSampler(lengths(rows), settings.batch_size, settings.accumulate, self.seed, stage.index)
         return step_loader(rows, sampler, self.pad_id)
-
-    def follow(self, stage: Stage) -> None:
-        """The passages of a stage's tasks have come."""
-        if self.encoder.library is not None:
-            self.encoder.library.follow(sorted(set(stage.train["task"])))
 
     @property
     def settings(self) -> Training:

@@ -84,7 +84,7 @@ class Loop:
                 self._stage_zero()
         elif done > 0:
             for stage in self.stages[:done]:
-                self.learner.follow(stage)
+                self.learner.family.follow(stage)
             self._restore(done)
         for stage in self.stages[max(done, 0) :]:
             with enough_memory(f"stage {stage.index} ({self._name(stage.index)})"):

@@ -143,8 +143,6 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
     batch = extended_rows(experiment.strategies, experiment.batch_size)
     for stage in planned:
         family.begin_stage(stage)
-        if family.encoder.library is not None:
-            family.encoder.library.follow(sorted(set(stage.train["task"])))
         settings = experiment.training.of_task(stage.task.name)
         family.encoder.counts.clear()
         rows = prepare(family.encoder, stage.train, experiment.train_book)

@@ -57,8 +57,14 @@ class Family(ABC):
         """The family in words, for reports."""
         return self.name
 
-    def begin_stage(self, stage: Stage) -> None:  # noqa: B027  most families have nothing to do
+    def follow(self, stage: Stage) -> None:
+        """The passages of a stage's tasks have come."""
+        if self.encoder.library is not None:
+            self.encoder.library.follow(sorted(set(stage.train["task"])))
+
+    def begin_stage(self, stage: Stage) -> None:
         """A stage is about to be learned."""
+        self.follow(stage)
 
     def candidates(self, row: Mapping[str, Any]) -> Sequence[str]:
         """The answers that compete when this row is asked; none: the answer is free."""

@@ -91,6 +91,7 @@ class Classifier(Family):
 
     def begin_stage(self, stage: Stage) -> None:
         """Labels of earlier tasks, and of all tasks that have rows in this stage, have been met."""
+        super().begin_stage(stage)
         tasks = [*(task.name for task in stage.earlier), *stage.train.unique("task")]
         self.met = frozenset(label for task in tasks for label in self.task_labels[task])
 
