@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import logging
 import os
@@ -244,8 +245,7 @@ def _with_adapter(model: PreTrainedModel, adapter: PeftConfig | str | Path, fami
 
 def adapter_config(source: str) -> PeftConfig:
     """The configuration of an adapter in a folder or on the hub, of a method of PEFT or of ``lifelong.adapters``."""
-    import lifelong.adapters  # noqa: F401 - from then on PEFT knows its methods
-
+    importlib.import_module("lifelong.adapters")  # from then on PEFT knows its methods
     check_alone(Path(source))
     return PeftConfig.from_pretrained(source)
 

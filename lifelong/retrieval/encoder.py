@@ -1,4 +1,4 @@
-"""Dense encoders of passages and questions, and a cache of what they computed."""
+"""What an encoder is, and one that is a model of sentence-transformers."""
 
 from __future__ import annotations
 

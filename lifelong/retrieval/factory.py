@@ -28,6 +28,7 @@ def make(dimension: int, factory: str) -> Any:
 
 
 def is_graph(index: Any) -> bool:
+    """Whether an index links its vectors to their neighbours, so that none can be taken out."""
     inner = getattr(index, "index", None)
     return inner is not None and isinstance(faiss.downcast_index(inner), faiss.IndexHNSW)
 
@@ -41,6 +42,11 @@ def centres(index: Any) -> int:
 
 
 def usable_device(device: str) -> str:
+    """``"cpu"`` or ``"gpu"``, where an index can really be.
+
+    Raises:
+        ConfigError: there is no such device, or FAISS sees no GPU and one was asked for.
+    """
     usable = hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
     if device not in ("auto", "cpu", "gpu"):
         raise ConfigError(f"device={device!r}: 'auto', 'cpu' or 'gpu'")
@@ -50,4 +56,5 @@ def usable_device(device: str) -> str:
 
 
 def to_cpu(index: Any) -> Any:
+    """An index that can be changed and written, wherever it is."""
     return faiss.index_gpu_to_cpu(index) if hasattr(faiss, "index_gpu_to_cpu") and faiss.get_num_gpus() else index

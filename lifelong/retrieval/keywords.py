@@ -16,7 +16,7 @@ class KeywordIndex:
     def __init__(self) -> None:
         self._keys: np.ndarray | None = None
         self._index = bm25s.BM25()
-        self._words: dict[str, int] = {}
+        self._words: set[str] = set()
 
     def follow(self, index: PassageIndex) -> None:
         """Take over the passages of ``index``."""
@@ -24,7 +24,7 @@ class KeywordIndex:
             return
         self._keys = index.keys.copy()
         tokens = _tokens(index.texts)
-        self._words = {word: 0 for line in tokens for word in line}
+        self._words = {word for line in tokens for word in line}
         self._index = bm25s.BM25()
         if self._words:
             self._index.index(tokens, show_progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Reranker:
             return [[] for _ in questions]
         with quiet_libraries():
             scores = iter(self.model.predict(pairs, batch_size=self.batch_size, show_progress_bar=False).tolist())
-        scored = [[Hit(**{**vars(hit), "score": next(scores)}) for hit in found] for found in hits]
+        scored = [[replace(hit, score=next(scores)) for hit in found] for found in hits]
         return [sorted(found, key=lambda hit: -hit.score) for found in scored]
 
 

@@ -134,7 +134,7 @@ def test_a_restored_buffer_is_refused_where_a_task_has_other_content(filled, tin
 
 def test_the_rows_of_a_restored_buffer_cannot_be_read_before_there_are_tasks(filled):
     with pytest.raises(RunError, match=r"task '(colours|places)', of which it holds rows"):
-        restored(saved(filled), filled).rows  # noqa: B018
+        _ = restored(saved(filled), filled).rows
     assert restored(saved(filled), filled).keys == filled.keys
 
 
