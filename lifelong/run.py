@@ -300,7 +300,7 @@ class Run:
         The figures are those of ``lifelong.metrics.retrieval`` for the run's ``retrieval.k``. A task's passages are not
         in the index before they have come. Without rows where nothing was retrieved.
         """
-        from lifelong.reports.retrieval import quality_by_task  # loads torchmetrics
+        from lifelong.retrieved import quality_by_task  # loads torchmetrics
 
         return quality_by_task(self.predictions, self.config.get("retrieval", {}).get("k"))
 
@@ -321,7 +321,7 @@ class Run:
     @property
     def retrieval_warnings(self) -> list[str]:
         """Tasks whose wrong answers in the ``retrieved`` pass are the retriever's fault, in the last stage."""
-        from lifelong.reports.retrieval import retrieval_warnings
+        from lifelong.retrieved import retrieval_warnings
 
         return retrieval_warnings(self.predictions, self.folder.committed())
 
