@@ -17,7 +17,8 @@ def retrieval_quality(found: Sequence[Sequence[str]], gold: Sequence[Collection[
       one.
 
     Args:
-        found: ids for each question, best first.
+        found: ids for each question, best first; one that comes again, as of a passage that is there in pieces, takes
+            its place and is no further hit.
         gold: ids that are right for each question.
         k: how many of those found count.
 
@@ -39,7 +40,8 @@ def retrieval_quality(found: Sequence[Sequence[str]], gold: Sequence[Collection[
         first = list(ids[:k])
         missed = len(set(right) - set(first))
         # what was missed stands behind the first k, with nothing in the places that were left empty
-        hits = torch.tensor([id in right for id in first] + [False] * (k - len(first)) + [True] * missed)
+        new = [id in right and id not in first[:rank] for rank, id in enumerate(first)]
+        hits = torch.tensor(new + [False] * (k - len(first)) + [True] * missed)
         order = torch.arange(len(hits), 0, -1, dtype=torch.float)
         functions = (retrieval_recall, retrieval_reciprocal_rank, retrieval_normalized_dcg)
         scores.append([float(function(order, hits, top_k=k)) for function in functions])

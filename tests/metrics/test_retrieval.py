@@ -24,6 +24,13 @@ def test_figures_by_hand() -> None:
     assert retrieval_quality(found, gold, k=2)["mrr"] == pytest.approx(1 / 4)
 
 
+def test_pieces_of_one_passage_are_found_once() -> None:
+    quality = retrieval_quality([["d", "d", "x"], ["x", "x", "d"]], [{"d", "e"}, {"d"}], k=3)
+    assert quality["recall"] == pytest.approx((1 / 2 + 1) / 2)
+    assert quality["mrr"] == pytest.approx((1 + 1 / 3) / 2)
+    assert quality["ndcg"] == pytest.approx((1 / (1 + 1 / math.log2(3)) + 1 / math.log2(4)) / 2)
+
+
 def test_questions_without_a_gold_passage_do_not_count() -> None:
     assert retrieval_quality([["a"], ["b"]], [{"a"}, set()], k=1) == {"questions": 1, "recall": 1, "mrr": 1, "ndcg": 1}
     assert math.isnan(retrieval_quality([["a"]], [set()], k=1)["recall"])
