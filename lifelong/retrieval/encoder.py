@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -54,7 +54,11 @@ class PassageEncoder(ABC):
 
 
 class ObservingEncoder(PassageEncoder):
-    """An encoder that is told which passages enter and leave the index."""
+    """An encoder that is told which passages enter and leave the index; every retriever has one of its own."""
+
+    @abstractmethod
+    def fresh(self) -> Self:
+        """An encoder of the same settings that has observed nothing."""
 
     @abstractmethod
     def observe(self, texts: Sequence[str]) -> None:

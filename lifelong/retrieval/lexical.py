@@ -45,6 +45,9 @@ class LexicalEncoder(ObservingEncoder):
     def fingerprint(self) -> str:
         return hashlib.sha256(f"lexical {self.dimension} {self.words}".encode()).hexdigest()[:32]
 
+    def fresh(self) -> LexicalEncoder:
+        return LexicalEncoder(self.dimension, self.words)
+
     def observe(self, texts: Sequence[str]) -> None:
         self._count(texts, 1)
 

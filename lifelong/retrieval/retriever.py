@@ -29,7 +29,7 @@ class Retriever:
         [['gold']]
 
     Args:
-        encoder: of passages and questions.
+        encoder: of passages and questions; of one that observes, a fresh one is used.
         kind: of the index, see `PassageIndex`.
         search: parameters of searching, likewise.
         hybrid: search by BM25 too, and order by the sum of reciprocal ranks (Cormack, Clarke and Büttcher, 2009).
@@ -53,7 +53,8 @@ class Retriever:
     ) -> None:
         if candidates < 1:
             raise ConfigError(f"candidates={candidates}: at least one passage is looked at")
-        self.encoder, self.hybrid, self.reranker, self.candidates = encoder, hybrid, reranker, candidates
+        self.encoder = encoder.fresh() if isinstance(encoder, ObservingEncoder) else encoder
+        self.hybrid, self.reranker, self.candidates = hybrid, reranker, candidates
         self.index = PassageIndex(encoder.dimension, kind, encoder.fingerprint, search, device)
         self.split = 0  # passages that were longer than the encoder's window
         self._keywords = KeywordIndex() if hybrid else None
@@ -110,7 +111,7 @@ class Retriever:
         if not questions:
             return []
         wide = k
-        if self.hybrid or self.reranker:
+        if k > 0 and (self.hybrid or self.reranker):
             wide = max(k, min(self.candidates, len(self)))
         scores, rows = self.index.search(self.encoder.encode_questions(questions), wide)
         if self._keywords is not None:
@@ -142,8 +143,8 @@ class Retriever:
         index = PassageIndex.load(folder, encoder.fingerprint, settings.get("device", "auto"))
         retriever = cls(encoder, **settings)
         retriever.index = index
-        if isinstance(encoder, ObservingEncoder):
-            encoder.observe(index.texts)
+        if isinstance(retriever.encoder, ObservingEncoder):
+            retriever.encoder.observe(index.texts)
         return retriever
 
     def _fitting(self, passage: Passage) -> list[Passage]:

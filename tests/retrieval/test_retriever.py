@@ -68,6 +68,18 @@ def test_stages_removal_and_a_folder_leave_the_scores_of_what_is_there(tmp_path:
         Retriever.load(tmp_path, LexicalEncoder(512))
 
 
+def test_an_encoder_that_several_retrievers_share_counts_for_each_alone(tmp_path: Path) -> None:
+    shared = LexicalEncoder()
+    alone, first, second = Retriever(LexicalEncoder()), Retriever(shared), Retriever(shared)
+    alone.add(TEXTS)
+    first.add(TEXTS)
+    second.add(["gold gold", "gold", "the symbol of Fiji", *TEXTS])
+    questions = ["the symbol of gold of Fiji", "unit of temperature"]
+    assert first.retrieve(questions, 5) == alone.retrieve(questions, 5)
+    first.save(tmp_path)
+    assert Retriever.load(tmp_path, first.encoder).retrieve(questions, 5) == first.retrieve(questions, 5)
+
+
 def test_an_encoder_gives_the_model_its_prompts_and_lengths(encoder_folder: Path, tmp_path: Path) -> None:
     encoder = Encoder(encoder_folder, question_prompt="ask: ", passage_prompt="say: ", cache=tmp_path)
     plain = SentenceTransformer(str(encoder_folder), device="cpu")
@@ -175,8 +187,13 @@ def test_what_cannot_be_retrieved_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 ids for 2"):
         retriever.add(["one", "two"], ids=["a"])
     retriever.add(["one", "two"])
-    with pytest.raises(DataError, match="k=3"):
-        retriever.retrieve(["x"], 3)
+    for k in (0, 3):
+        with pytest.raises(DataError, match=f"k={k}"):
+            retriever.retrieve(["x"], k)
+    hybrid = Retriever(LexicalEncoder(), hybrid=True)
+    hybrid.add(["one", "two"])
+    with pytest.raises(DataError, match="k=0"):
+        hybrid.retrieve(["x"], 0)
     with pytest.raises(ModelError, match="no encoder"):
         Encoder(tmp_path)
     with pytest.raises(ConfigError, match="batch_size"):
