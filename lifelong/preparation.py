@@ -143,6 +143,9 @@ def _chunks(rows: Dataset) -> Iterator[list[Mapping[str, Any]]]:
 
 
 def _key(encoder: PromptEncoder, rows: Dataset, book: str) -> str:
+    beside = None  # with a closed book nothing else decides the tokens
+    if book != "closed":
+        beside = [encoder.seed, "" if encoder.library is None else encoder.library.fingerprint]
     about = {
         "form": FORM,
         "encoder": type(encoder).__qualname__,
@@ -150,8 +153,7 @@ def _key(encoder: PromptEncoder, rows: Dataset, book: str) -> str:
         "template": asdict(encoder.template),
         "max_length": encoder.max_length,
         "book": book,
-        "seed": encoder.seed,
-        "library": encoder.library.fingerprint if encoder.library is not None else "",
+        "beside": beside,
         "rows": content_hash(rows, [*FIELDS, "task", "kind"]),
         "tokenizer": _tokenizer_hash(encoder.tokenizer),
     }

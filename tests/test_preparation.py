@@ -73,6 +73,15 @@ def test_whatever_decides_the_tokens_gives_another_file(change, encoder, rows, t
     assert len([*(tmp_path / "cache" / "tokens").glob("*.arrow")]) == 2
 
 
+@pytest.mark.parametrize(("book", "files"), [("closed", 1), ("closed 0.5, gold 0.5", 2)])
+def test_another_seed_gives_another_file_where_it_decides_what_is_shown(book, files, encoder, rows, tmp_path):
+    for seed in (0, 1):
+        one = encoder()
+        one.seed = seed
+        prepare(one, rows, book)
+    assert len([*(tmp_path / "cache" / "tokens").glob("*.arrow")]) == files
+
+
 @pytest.mark.parametrize("file", ["*.arrow", "*.json"])
 def test_a_damaged_file_is_made_anew(file, encoder, rows, tmp_path):
     expected = take(prepare(encoder(), rows, "closed"), [1, 2])
