@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -78,7 +79,7 @@ class Retrieval:
         """
         from lifelong.retrieval import Reranker, Retriever, make_encoder
 
-        reranker = None if self.reranker is None else Reranker(self.reranker)
+        reranker = None if self.reranker is None else Reranker(Path(self.reranker).expanduser())
         return Retriever(make_encoder(self.encoder), self.index, dict(self.search), self.hybrid, reranker)
 
 

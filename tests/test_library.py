@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lifelong import Experiment, Task, TaskStream
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, ModelError
 from lifelong.evaluation import Evaluation, evaluate_task
 from lifelong.library import BOOKS, Library, Retrieval, Shown, book_name, book_of, book_shares, passage_id
 from lifelong.reports.terminal import show_run
@@ -134,6 +134,13 @@ def test_what_is_no_book_is_refused(book: Any, message: str, tiny_stream: TaskSt
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Retrieval(**settings)
+
+
+@pytest.mark.parametrize("setting", ["encoder", "reranker"])
+def test_a_models_folder_may_begin_at_home(setting: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=str(tmp_path / "none")):
+        Retrieval(**{setting: "~/none"}).make()
 
 
 def test_a_stream_without_passages_has_nothing_to_show() -> None:
