@@ -8,7 +8,6 @@ import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 from lifelong.cache import cache_folder
@@ -103,17 +102,17 @@ def build_stream(
         raise DataError(f"{out} is not empty, and holds no stream from documents: choose another folder")
     generator, screen = generator or RuleGenerator(), screen or Screen()
     documents, skipped, others = read_folder(folder, skip_unreadable)
-    fresh = partial(make_encoder, encoder)  # a lexical one knows the texts of one index only
-    splitter = Splitter(tokens, overlap, fresh().pieces)
+    model = make_encoder(encoder)
+    splitter = Splitter(tokens, overlap, model.pieces)
     passages = [passage for document in documents for passage in splitter.split(document.text, document.name)]
     titles = {document.name: document.title for document in documents}
     excerpts = [Excerpt(passage.text, titles[passage.document]) for passage in passages]
     with Reporter(quiet) as reporter:
         pairs, reused = _pairs(generator, excerpts, reporter)
     written = [Written(pair, passage) for passage, some in zip(passages, pairs, strict=True) for pair in some or ()]
-    kept, dropped = screen.apply(written, passages, fresh)
+    kept, dropped = screen.apply(written, passages, model)
     root = folder.resolve().name
-    tasks = _tasks(group(documents, passages, by, root, fresh, topics, seed), passages, kept, root)
+    tasks = _tasks(group(documents, passages, by, root, model, topics, seed), passages, kept, root)
     report = BuildReport(
         documents=len(documents),
         skipped=skipped,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from lifelong.documents.reading import Document
 from lifelong.errors import ConfigError, DataError, suggestion
-from lifelong.retrieval import ObservingEncoder, Passage, PassageEncoder
+from lifelong.retrieval import Passage, PassageEncoder
 
 By = Literal["folder", "month", "year", "topic"]
 WORDS_OF_A_NAME = 3
@@ -23,7 +23,7 @@ def group(
     passages: Sequence[Passage],
     by: By,
     root: str,
-    encoder: Callable[[], PassageEncoder],
+    encoder: PassageEncoder,
     topics: int,
     seed: int,
 ) -> dict[str, list[int]]:
@@ -35,7 +35,7 @@ def group(
         by: first sub-folder, in order of names; month or year of the document, in order of time; or topic: a cluster of
             similar passages (k-means on the encoder's vectors), in order of first appearance.
         root: names the task of documents that are in no sub-folder.
-        encoder: makes a fresh one, for topics.
+        encoder: of passages, for topics.
         topics: how many.
         seed: of the clusters' first centres.
 
@@ -46,7 +46,7 @@ def group(
     if by not in get_args(By):
         raise ConfigError(f"by: unknown {by!r}{suggestion(by, get_args(By))}")
     if by == "topic":
-        return _topics([passage.text for passage in passages], encoder(), topics, seed)
+        return _topics([passage.text for passage in passages], encoder, topics, seed)
     known = {document.name: document for document in documents}
     name = (lambda document: _folder(document, root)) if by == "folder" else (lambda document: _period(document, by))
     tasks = defaultdict(list)
@@ -74,8 +74,6 @@ def _topics(texts: list[str], encoder: PassageEncoder, topics: int, seed: int) -
 
     if not 1 <= topics <= len(texts):
         raise DataError(f"{topics} topics: there are {len(texts)} passages")
-    if isinstance(encoder, ObservingEncoder):
-        encoder.observe(texts)
     clusters = KMeans(topics, n_init=4, random_state=seed).fit_predict(encoder.encode_passages(texts))
     found = [np.flatnonzero(clusters == cluster).tolist() for cluster in dict.fromkeys(clusters.tolist())]
     names = _names([" ".join(texts[number] for number in members) for members in found])

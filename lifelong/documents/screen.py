@@ -68,14 +68,14 @@ class Screen:
                 raise ConfigError(f"screen.{name}: must be at least 1, got {getattr(self, name)}")
 
     def apply(
-        self, written: Sequence[Written], passages: Sequence[Passage], encoder: Callable[[], PassageEncoder]
+        self, written: Sequence[Written], passages: Sequence[Passage], encoder: PassageEncoder
     ) -> tuple[list[Written], dict[str, list[Written]]]:
         """Divide pairs into those to keep, in their order, and those to drop, by the first of ``REASONS`` that holds.
 
         Args:
             written: pairs.
             passages: all that there are; a question is searched among them.
-            encoder: makes a fresh one.
+            encoder: of questions and passages.
         """
         left, dropped = list(written), defaultdict(list)
         steps: dict[str, Callable[[list[Written]], list[bool]]] = {
@@ -84,8 +84,8 @@ class Screen:
             "beside the passage": lambda some: [bool(_BESIDE.search(one.pair.question)) for one in some],
             "gives itself away": lambda some: [_within(one.pair.answer, one.pair.question) for one in some],
             "ambiguous": _ambiguous,
-            "near-duplicate": lambda some: self._repeated(some, encoder()),
-            "not found again": lambda some: self._lost(some, passages, encoder()),
+            "near-duplicate": lambda some: self._repeated(some, encoder),
+            "not found again": lambda some: self._lost(some, passages, encoder),
         }
         for reason, step in steps.items():
             goes = step(left) if left else []

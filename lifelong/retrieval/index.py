@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import faiss
@@ -173,7 +174,7 @@ class PassageIndex:
 
     def passages(self, rows: Sequence[int]) -> list[Passage]:
         """The passages of rows that `search` returned."""
-        found = self._table.take(pa.array(np.asarray(rows, np.int64))).select(list(SCHEMA.names[1:]))
+        found = self._table.take(pa.array(np.asarray(rows, np.int64))).select([f.name for f in fields(Passage)])
         return [Passage(*values) for values in zip(*(column.to_pylist() for column in found.columns), strict=True)]
 
     def named(self, ids: Sequence[str]) -> list[Passage]:

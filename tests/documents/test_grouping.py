@@ -15,7 +15,7 @@ PASSAGES = [Passage(f"text {n} {name}", f"{name}#{n}", name) for name in NAMES f
 
 
 def grouped(by: str, documents=DOCUMENTS, passages=PASSAGES, topics: int = 2) -> dict[str, list[int]]:
-    return group(documents, passages, by, "my docs/", LexicalEncoder, topics, 0)
+    return group(documents, passages, by, "my docs/", LexicalEncoder(), topics, 0)
 
 
 def test_by_first_sub_folder_in_order_of_names() -> None:

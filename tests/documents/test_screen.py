@@ -20,7 +20,7 @@ PASSAGES = [FIJI, GOLD, MOON]
 
 def apply(*written: tuple[str, str, Passage], **settings) -> tuple[list[str], dict[str, list[str]]]:
     some = [Written(Pair(question, answer), passage) for question, answer, passage in written]
-    kept, dropped = Screen(**settings).apply(some, PASSAGES, LexicalEncoder)
+    kept, dropped = Screen(**settings).apply(some, PASSAGES, LexicalEncoder())
     return (
         [one.pair.question for one in kept],
         {reason: [one.pair.question for one in gone] for reason, gone in dropped.items()},
@@ -61,7 +61,7 @@ def test_each_reason_is_seen(reason: str, question: str, answer: str, passage: P
 
 def test_every_reason_has_a_description() -> None:
     some = [Written(Pair("", ""), FIJI)]
-    _, dropped = Screen().apply(some, PASSAGES, LexicalEncoder)
+    _, dropped = Screen().apply(some, PASSAGES, LexicalEncoder())
     assert set(dropped) <= set(REASONS)
 
 
@@ -84,7 +84,7 @@ def test_a_question_must_bring_its_own_passage_back() -> None:
 
 def test_probes_that_would_be_no_questions_go() -> None:
     probes = ("Fiji's capital is called what?", "Is Suva its capital?", "What is named in the passage?", " ")
-    (kept,), _ = Screen().apply([Written(Pair(GOOD[0][0], "Suva", probes), FIJI)], PASSAGES, LexicalEncoder)
+    (kept,), _ = Screen().apply([Written(Pair(GOOD[0][0], "Suva", probes), FIJI)], PASSAGES, LexicalEncoder())
     assert kept.pair.probes == probes[:1]
 
 
