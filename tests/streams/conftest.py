@@ -48,6 +48,27 @@ def lines():
 
 
 @pytest.fixture
+def hotpot_row():
+    """A question of HotpotQA with three paragraphs, two of which its answer takes."""
+    return {
+        "id": "5a76",
+        "question": "In which country was the designer of the tower born?",
+        "answer": "Norway",
+        "type": "bridge",
+        "level": "hard",
+        "supporting_facts": {"title": ["Ann Berg", "Tower"], "sent_id": [1, 0]},
+        "context": {
+            "title": ["Tower", "Bridge", "Ann Berg"],
+            "sentences": [
+                ["Ann Berg designed it.", " It is tall."],
+                ["It is long."],
+                ["She drew.", " Norway is her home."],
+            ],
+        },
+    }
+
+
+@pytest.fixture
 def hub(monkeypatch):
     """A hub that has what a test puts into ``hub.tables``, as ``{(path, config, split): Dataset}``.
 

@@ -13,7 +13,7 @@ import streams
 from streams import python_reference, world_facts
 
 ROOT = Path(__file__).parents[2]
-FROM_ELSEWHERE = ("absa19", "concept1k", "general_ability", "multiple_choice", "standard_cl")
+FROM_ELSEWHERE = ("absa19", "concept1k", "five_l", "general_ability", "multiple_choice", "standard_cl")
 
 
 def test_listing_the_catalogue_loads_nothing_heavy():
