@@ -320,7 +320,10 @@ def _prediction(question: _Question, text: str, score: float) -> dict[str, Any]:
 
 
 def _recorded(question: _Question) -> dict[str, Any]:
-    """The passages that were shown, the most relevant first, and the row's own."""
+    """The passages that were to be shown, the most relevant first, and the row's own.
+
+    Those that the context had no room for are counted by the encoder, and are the last ones.
+    """
     shown = question.shown
     scores = [round(hit.score, 6) for hit in shown.hits] or [None] * len(shown.passages)
     # a piece of a passage that was split counts as that passage

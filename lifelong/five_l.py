@@ -32,7 +32,9 @@ def five_l_table(predictions: pd.DataFrame, passages: Mapping[str, str], judge: 
         ``RR`` in that of ``absent``. Raw text, which asks nothing, has no row.
     """
     rows = []
-    questions = predictions[predictions["question"] != ""]
+    questions = predictions[predictions["question"] != ""] if len(predictions) else predictions
+    if not len(questions):
+        return pd.DataFrame(rows, columns=["stage", "task", "pass", *COLUMNS])
     places = dict(iter(questions.groupby(["stage", "task", "pass", "split"], sort=False)))
     judged = {place: _right(asked, judge) for place, asked in places.items()}
     for (stage, task, book, split), asked in places.items():

@@ -37,7 +37,7 @@ class Retrieval:
         search: parameters of searching, likewise.
         hybrid: search by BM25 too, and merge the rankings.
         reranker: a cross-encoder of sentence-transformers that orders what was found again, by name or folder.
-        min_score: what fits less is not shown.
+        min_score: what fits less is not shown. The score of a hybrid is a sum of reciprocal ranks, of at most 2/61.
         scope: what is in the index: the passages of tasks ``"seen"`` so far and of held-out ones, or of ``"all"``.
         tokens: of all passages together, at most; the least relevant are left out. ``None``: what fits into the
             context.

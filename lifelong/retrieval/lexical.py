@@ -11,6 +11,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from lifelong.errors import ConfigError
 from lifelong.retrieval.encoder import ObservingEncoder
 
+AT_A_TIME = 1000
+
 
 class LexicalEncoder(ObservingEncoder):
     """TF-IDF whose passages never change: rare words count on the side of the question alone.
@@ -60,15 +62,21 @@ class LexicalEncoder(ObservingEncoder):
             self.count += sign * len(texts)
 
     def encode_passages(self, texts: Sequence[str]) -> np.ndarray:
-        return _scaled(self._terms(texts))
+        return self._encoded(texts, 1.0)
 
     def encode_questions(self, texts: Sequence[str]) -> np.ndarray:
         rarity = np.log((1 + self.count) / (1 + self.frequencies)) + 1
-        return _scaled(self._terms(texts) * rarity**2)
+        return self._encoded(texts, rarity**2)
+
+    def _encoded(self, texts: Sequence[str], weights: np.ndarray | float) -> np.ndarray:
+        """Scaled vectors, computed for some texts at a time: on the way a vector takes several times its memory."""
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for start in range(0, len(texts), AT_A_TIME):
+            some = texts[start : start + AT_A_TIME]
+            vectors[start : start + AT_A_TIME] = _scaled(self._terms(some) * weights)
+        return vectors
 
     def _terms(self, texts: Sequence[str]) -> np.ndarray:
-        if not texts:
-            return np.zeros((0, self.dimension))
         counts = self._hashing.transform(texts).toarray()
         return np.sign(counts) * np.where(counts == 0, 0, 1 + np.log(np.maximum(np.abs(counts), 1)))
 

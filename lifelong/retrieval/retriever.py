@@ -83,7 +83,10 @@ class Retriever:
             if not passage.text.strip():
                 raise DataError(f"passage {passage.id!r} is empty")
         parts = [part for passage in whole for part in self._fitting(passage)]
-        fresh = {part.text: part for part in parts if self.index.id_of(part.text) is None}
+        fresh: dict[str, Passage] = {}
+        for part in parts:
+            if self.index.id_of(part.text) is None:
+                fresh.setdefault(part.text, part)
         if fresh:
             self.index.add(list(fresh.values()), self.encoder.encode_passages(list(fresh)))
             if isinstance(self.encoder, ObservingEncoder):
@@ -103,7 +106,8 @@ class Retriever:
         Args:
             questions: any number.
             k: passages per question.
-            min_score: passages below it are left out, so that there may be fewer, or none.
+            min_score: passages below it are left out, so that there may be fewer, or none. A hybrid's scores are sums
+                of reciprocal ranks, of at most 2/61; a re-ranker's its own.
 
         Raises:
             DataError: the index is empty, or ``k`` is not in 1..``len(self)``.
