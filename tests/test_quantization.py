@@ -18,6 +18,15 @@ CONFIGS = {
         num_attention_heads=4,
         initializer_range=0.2,
     ),
+    # bitsandbytes packs weights anew to answer on CPUs that know bfloat16, and takes whole blocks of 64 alone there
+    "whole blocks": LlamaConfig(
+        vocab_size=300,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        initializer_range=0.2,
+    ),
     "gpt2": GPT2Config(vocab_size=300, n_embd=128, n_layer=2, n_head=4, n_positions=128),
 }
 
@@ -170,7 +179,7 @@ def test_a_step_moves_the_adapter_and_leaves_the_weights(setting, dtype, folders
 
 @pytest.mark.parametrize("setting", ["4bit", "8bit"])
 def test_an_adapter_is_kept_without_the_weights_and_taken_back(setting, folders, tmp_path, bitsandbytes):
-    model = with_lora(load(folders["llama"], setting))
+    model = with_lora(load(folders["whole blocks"], setting))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -178,10 +187,12 @@ def test_an_adapter_is_kept_without_the_weights_and_taken_back(setting, folders,
     model.save_pretrained(tmp_path)
     (kept,) = tmp_path.glob("*.safetensors")
     assert len(load_file(kept)) == 28 and all("lora_" in name for name in load_file(kept))
-    again = PeftModel.from_pretrained(load(folders["llama"], setting), tmp_path)
-    ids = torch.arange(20).view(1, 20)
-    assert torch.equal(again.eval()(ids).logits, model.eval()(ids).logits)
-    assert not torch.equal(load(folders["llama"], setting)(ids).logits, model(ids).logits)
+    again = PeftModel.from_pretrained(load(folders["whole blocks"], setting), tmp_path)
+    ids, plain = torch.arange(20).view(1, 20), load(folders["whole blocks"], setting)
+    with torch.inference_mode():  # some CPUs compute otherwise where gradients are wanted
+        said = model.eval()(ids).logits
+        assert torch.equal(again.eval()(ids).logits, said)
+        assert not torch.equal(plain(ids).logits, said)
 
 
 def test_peft_would_prepare_nothing_that_is_not_so_already(folders, bitsandbytes):
