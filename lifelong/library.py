@@ -181,7 +181,9 @@ class Library:
         own, answers = list(row["passages"]), [normalize_answer(answer) for answer in row["answers"]]
         others = [text for text in self.pool(row["task"]) if text not in own]
         if not gold:
-            others = [text for text in others if not any(a and a in normalize_answer(text) for a in answers)]
+            others = [
+                text for text in others if not any(a and f" {a} " in f" {normalize_answer(text)} " for a in answers)
+            ]
         draw = derived_generator(self.seed, "distractors", row["task"], row["id"])
         picked = torch.randperm(len(others), generator=draw)[: self.settings.distractors].tolist()
         passages = [*(own if gold else ()), *(others[number] for number in picked)]
