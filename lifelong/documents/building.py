@@ -20,7 +20,7 @@ from lifelong.errors import DataError
 from lifelong.progress import Reporter
 from lifelong.retrieval import Passage, Splitter, make_encoder
 from lifelong.store import Store, key_of
-from lifelong.task_stream import TaskStream
+from lifelong.task_stream import STREAM_FILE, TaskStream
 from lifelong.tasks import Task
 
 REPORT = "report.json"
@@ -98,7 +98,12 @@ def build_stream(
         EndpointError: a server failed; what it wrote before is kept, and used the next time.
     """
     folder, out = Path(folder), Path(out)
-    if out.exists() and not (out / REPORT).is_file() and any(out.iterdir()):
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise DataError(
+            f"{out} holds the documents: choose another folder for the stream, which replaces what is there"
+        )
+    made_here = all((out / name).is_file() for name in (REPORT, STREAM_FILE))
+    if out.exists() and not made_here and any(out.iterdir()):
         raise DataError(f"{out} is not empty, and holds no stream from documents: choose another folder")
     generator, screen = generator or RuleGenerator(), screen or Screen()
     documents, skipped, others = read_folder(folder, skip_unreadable)

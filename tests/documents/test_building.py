@@ -82,6 +82,16 @@ def test_a_stream_is_replaced_and_nothing_else_is(folder: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir() if "part" in path.name) == []
 
 
+def test_documents_are_never_replaced_by_their_stream(folder: Path) -> None:
+    for name in ("report.json", "stream.json"):
+        (folder / name).write_text("{}")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for out in (folder, folder.parent, folder / "metals" / ".."):
+        with pytest.raises(DataError, match="holds the documents"):
+            build_stream(folder, out)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 class Silent(Generator):
     name = fingerprint = "silent"
 
