@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -21,18 +22,23 @@ class EmbeddingJudge(Judge):
     ``threshold``; ``relevant`` is the cosine of question and answer itself, 0 where it is negative.
 
     Args:
-        encoder: a model of sentence-transformers.
+        encoder: a model of sentence-transformers, by name or folder, or one that is loaded.
         threshold: cosine from which on an answer counts as right.
 
     Raises:
         ConfigError: the threshold is not in (0, 1].
+        ModelError: there is no such model.
     """
 
     aspects: ClassVar[frozenset[str]] = frozenset({"correct", "relevant"})
 
-    def __init__(self, encoder: Encoder, threshold: float = 0.9) -> None:
+    def __init__(self, encoder: str | Path | Encoder, threshold: float = 0.9) -> None:
         if not 0 < threshold <= 1:
             raise ConfigError(f"EmbeddingJudge: threshold must be above 0 and at most 1, got {threshold}")
+        if isinstance(encoder, str | Path):
+            from lifelong.retrieval import Encoder
+
+            encoder = Encoder(Path(encoder).expanduser())
         self.encoder, self.threshold = encoder, threshold
 
     @property

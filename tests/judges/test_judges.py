@@ -87,6 +87,8 @@ def test_embeddings_are_compared_by_their_cosine(bert_folder: Path) -> None:
     assert near.score == pytest.approx(min(max(cosine(QUESTION, "It was Eiffel"), 0), 1), abs=1e-5)
     with pytest.raises(ConfigError, match="threshold"):
         EmbeddingJudge(judge.encoder, 1.5)
+    with pytest.raises(ModelError, match="no encoder 'nowhere'"):
+        EmbeddingJudge("nowhere")
 
 
 @pytest.fixture(scope="module")
