@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
 from lifelong.adapter_folder import DEFAULT, activate, add_adapter
 from lifelong.errors import ConfigError
@@ -69,7 +69,8 @@ class AdapterPerTask(Strategy):
     )
     conflicts = {
         **dict.fromkeys(("EWC", "SynapticIntelligence", "MAS", "L2Anchor", "LwF", "DarkReplay"), RESET),
-        **dict.fromkeys(("IncrementalLoRA", "OrthogonalLoRA", "SLAO", "ModelMerging"), OWN),
+        **dict.fromkeys(("SelfDistillation", "SelfSynthesizedReplay"), RESET),
+        **dict.fromkeys(("AdapterPerTask", "IncrementalLoRA", "OrthogonalLoRA", "SLAO", "ModelMerging"), OWN),
         **dict.fromkeys(("Joint", "Cumulative"), ONE),
     }
 
@@ -98,6 +99,13 @@ class AdapterPerTask(Strategy):
         names = [stage.task.name for stage in stages]
         if len(set(names)) < len(names):
             raise ConfigError(f"{type(self).__name__}: two stages learn the same task, which has one adapter only")
+        silent = [stage.task.name for stage in stages if stage.task.is_text]
+        if silent and self.infer == "nearest":
+            raise ConfigError(
+                f"AdapterPerTask: the task {silent[0]!r} is raw text, and has no questions that could be near: "
+                "take infer='oracle'"
+            )
+        _check_begins_afresh(learner.model)
 
     def before_stage(self, learner: Learner, stage: Stage) -> None:
         begin_afresh(learner.model, stage.generator(f"{self.state_key}/adapter"))
@@ -176,6 +184,27 @@ def vote(neighbours: Sequence[tuple[float, Sequence[str]]], tasks: Sequence[str]
     return max(reversed(tasks), key=sums.__getitem__)
 
 
+def _check_begins_afresh(model: PeftModel) -> None:
+    """Raise a ConfigError for a LoRA that cannot be begun again beside others without touching them or the base."""
+    config = model.peft_config[DEFAULT]
+    if not isinstance(config, LoraConfig):
+        return
+    if config.bias != "none":
+        raise ConfigError(f"AdapterPerTask: the adapter's bias must be 'none', and is {config.bias!r}")
+    if config.init_lora_weights not in (True, "gaussian", "orthogonal"):
+        raise ConfigError(
+            "AdapterPerTask: the adapter's init_lora_weights must be True, 'gaussian' or 'orthogonal', and is "
+            f"{config.init_lora_weights!r}: others change the base model, which all tasks share"
+        )
+    weights = (weight for name, weight in model.named_parameters() if f"lora_B.{DEFAULT}" in name)
+    trained = config.init_lora_weights != "orthogonal" and any(not w.is_meta and w.any() for w in weights)
+    if trained:
+        raise ConfigError(
+            "AdapterPerTask: the adapter has been trained already, and each stage begins a fresh one; merge it into "
+            "the model first, and begin with a fresh LoraConfig"
+        )
+
+
 def begin_afresh(model: PeftModel, generator: torch.Generator) -> None:
     """Give the default adapter fresh weights, as PEFT draws them, without a trace in the random state.
 
@@ -185,7 +214,7 @@ def begin_afresh(model: PeftModel, generator: torch.Generator) -> None:
     """
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # a GPU's generators stay as they are
         add_adapter(model, FRESH, copy.deepcopy(model.peft_config[DEFAULT]))
     _copy(model, FRESH, DEFAULT)
     model.delete_adapter(FRESH)

@@ -169,7 +169,44 @@ def test_wrong_settings_are_named(settings) -> None:
         AdapterPerTask(**settings)
 
 
-@pytest.mark.parametrize("other", [EWC(), IncrementalLoRA(), Cumulative()])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bias": "lora_only"}, "bias"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"init_lora_weights": False}, "init_lora_weights"),
+    ],
+)
+def test_a_lora_that_cannot_begin_again_is_refused_before_anything_is_asked(
+    settings, message, stream, llama_folder, tmp_path
+) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], **settings)
+    with pytest.raises(ConfigError, match=message):
+        Experiment(
+            stream, str(llama_folder), adapter=config, strategies=[AdapterPerTask()], folder=tmp_path / "run"
+        ).run(quiet=True)
+    assert not (tmp_path / "run" / "stages" / "0").exists()
+
+
+def test_an_adapter_that_has_learned_is_not_thrown_away(stream, llama_folder) -> None:
+    model, tokenizer = load_model(str(llama_folder), LoraConfig(r=2, target_modules="all-linear"))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(weight)
+    with pytest.raises(ConfigError, match="trained already"):
+        AdapterPerTask().check(Learner(model, tokenizer), [Stage.of(stream[0], 1)])
+
+
+def test_raw_text_has_no_questions_that_could_be_near(llama_folder, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("Some words of a text.")
+    stages = [Stage.of(Task.from_text("text", tmp_path / "a.txt", tmp_path / "a.txt"), 1)]
+    learner = Learner(*load_model(str(llama_folder), LoraConfig(r=2, target_modules="all-linear")))
+    with pytest.raises(ConfigError, match="infer='oracle'"):
+        AdapterPerTask().check(learner, stages)
+    AdapterPerTask("oracle").check(learner, stages)
+
+
+@pytest.mark.parametrize("other", [EWC(), IncrementalLoRA(), Cumulative(), AdapterPerTask(name="other")])
 def test_what_would_undo_it_is_refused(other, stream, llama_folder, tmp_path) -> None:
     with pytest.raises(ConfigError, match="cannot run together"):
         Experiment(stream, model=str(llama_folder), strategies=[AdapterPerTask(), other], folder=tmp_path)
