@@ -14,24 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from peft import PeftModel
 from rich.markup import escape
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
 
 from lifelong import models
-from lifelong.adapter_folder import added_weights, restore_adapters, save_adapters
-from lifelong.classification import labels_of
-from lifelong.errors import ConfigError
+from lifelong.adapter_folder import added_weights
+from lifelong.assembly import load_learner, make_trainer
 from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
-from lifelong.learner import Learner
 from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
-from lifelong.model_config import family_of_model
 from lifelong.progress import Reporter, StepProgress
-from lifelong.strategies.base import Stage, Strategy
+from lifelong.stage_state import restore_stage, save_stage
+from lifelong.strategies.base import Stage
 from lifelong.strategies.traits import adapter_kind, check_fit
 
 if TYPE_CHECKING:
@@ -45,23 +40,8 @@ class Loop:
         self.experiment, self.folder, self.stages, self.reporter = experiment, folder, stages, reporter
         # what strategies remember belongs to one run, and an experiment may be run again
         self.strategies = copy.deepcopy(tuple(experiment.strategies))
-        device_map = experiment.device_map
-        if experiment.quantization is not None and device_map is None:
-            # packed weights are made where they stay
-            device_map = {"": self.trainer(epochs=1, log=False).strategy.root_device}
-        model, tokenizer = models.load_model(
-            experiment.model,
-            experiment.adapter,
-            family=experiment.family,
-            dtype=experiment.dtype,
-            revision=experiment.revision,
-            gradient_checkpointing=experiment.gradient_checkpointing,
-            trust_remote_code=experiment.trust_remote_code,
-            seed=experiment.seed,
-            quantization=experiment.quantization,
-            device_map=device_map,
-        )
-        self.learner = make_learner(experiment, model, tokenizer, self.strategies)
+        self.learner = load_learner(experiment, self.strategies)
+        model = self.learner.model
         self.learner.family.check(experiment.tasks)
         adapted = next(iter(model.peft_config.values())) if isinstance(model, PeftModel) else None
         check_fit(self.strategies, adapter_kind(adapted), self.learner.family.name)
@@ -85,7 +65,7 @@ class Loop:
         elif done > 0:
             for stage in self.stages[:done]:
                 self.learner.family.follow(stage)
-            self._restore(done)
+            restore_stage(self.learner, self.folder.stage(done))
         for stage in self.stages[max(done, 0) :]:
             with enough_memory(f"stage {stage.index} ({self._name(stage.index)})"):
                 self._stage(stage)
@@ -123,7 +103,7 @@ class Loop:
         for strategy in self.strategies:
             strategy.after_stage(learner, stage)
         with self.folder.commit(stage.index) as path:
-            self._save(path)
+            save_stage(self.learner, path)
             losses = torch.stack(learner.losses).tolist()
             (path / "losses.json").write_text(json.dumps([round(loss, 6) for loss in losses]), encoding="utf-8")
             self._evaluate(stage.index, path, costs)
@@ -205,81 +185,6 @@ class Loop:
 
     def _write_status(self, state: str, index: int) -> None:
         self.folder.write_json("status.json", {"state": state, "stage": index, "stages": len(self.stages)})
-
-    # ------------------------------------------------------------------ keeping
-
-    def _save(self, path: Path) -> None:
-        """Weights and strategies' state, before evaluation: what is asked is what is kept."""
-        learner = self.learner
-        if isinstance(learner.model, PeftModel):
-            save_adapters(learner.model, path / "adapter")
-        else:
-            learner.model.save_pretrained(path / "model")
-        if learner.head is not None:
-            save_file(learner.head.state(), path / "head.safetensors")
-        (path / "strategies").mkdir()
-        for strategy in self.strategies:
-            torch.save(strategy.state_dict(), path / "strategies" / f"{strategy.state_key}.pt")
-        (path / "position.json").write_text(json.dumps({"run_step": learner.run_step}))
-
-    def _restore(self, index: int) -> None:
-        """Put the learner into the state that it had after stage ``index``."""
-        learner, path = self.learner, self.folder.stage(index)
-        if isinstance(learner.model, PeftModel):
-            restore_adapters(learner.model, path / "adapter")
-        else:
-            options = models.without_pooler(learner.family.name, learner.model.config)
-            kept = type(learner.model).from_pretrained(path / "model", dtype=self.experiment.dtype, **options)
-            learner.model.load_state_dict(kept.state_dict())
-        if learner.head is not None:
-            learner.head.load_state(load_file(path / "head.safetensors"))
-        for strategy in self.strategies:
-            file = path / "strategies" / f"{strategy.state_key}.pt"
-            strategy.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        learner.run_step = json.loads((path / "position.json").read_text())["run_step"]
-
-
-def make_learner(
-    experiment: Experiment,
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    strategies: Sequence[Strategy],
-) -> Learner:
-    """A learner as an experiment wants it, of a model that has been made and strategies of its own."""
-    return Learner(
-        model,
-        tokenizer,
-        experiment.training,
-        strategies,
-        experiment.template,
-        experiment.max_length,
-        experiment.train_book,
-        experiment.seed,
-        # a model that turns out to be a classifier's has one head over all labels of the stream
-        labels_of(experiment.tasks) if family_of_model(model) == "classifier" else None,
-        experiment.classification,
-        experiment.library(),
-    )
-
-
-def make_trainer(experiment: Experiment, **settings: Any) -> Trainer:
-    """A Trainer as an experiment wants it.
-
-    Raises:
-        ConfigError: it wants what Lightning does not know, or this machine has not.
-    """
-    defaults: dict[str, Any] = {
-        "devices": 1,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 10,
-        "logger": False,
-    }
-    try:
-        return Trainer(use_distributed_sampler=False, **defaults | settings | experiment.trainer)
-    except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise ConfigError(f"trainer: {error}") from error
 
 
 def _write_answers(path: Path, stage: int, results: Sequence[Answers]) -> None:

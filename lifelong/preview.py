@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lifelong import models
+from lifelong.assembly import make_trainer
 from lifelong.classification import labels_of
 from lifelong.data import StepSampler
 from lifelong.encoding import IGNORED, EncodedRow
@@ -19,7 +20,6 @@ from lifelong.errors import ConfigError
 from lifelong.families import make_family
 from lifelong.footprint import MemoryEstimate, NotEstimable, Workload, check_fits, estimate, trained_adapter
 from lifelong.hardware import available_memory
-from lifelong.loop import make_trainer
 from lifelong.mixtures import adapter_notes
 from lifelong.model_config import context_in, row_length
 from lifelong.preparation import lengths, prepare, take

@@ -12,9 +12,9 @@ import torch
 from peft import PeftConfig, get_peft_model_state_dict, load_peft_weights
 from transformers import PreTrainedTokenizerBase
 
+from lifelong.assembly import make_learner
 from lifelong.errors import LifelongError
 from lifelong.footprint import Workload, architecture_of, gigabytes
-from lifelong.loop import make_learner
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.strategies.traits import AT_MOST
 

@@ -11,11 +11,11 @@ import torch
 from peft import LoraConfig
 from torch.nn.functional import kl_div
 
+from lifelong.assembly import make_trainer
 from lifelong.classification import Classification, labels_of
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError
 from lifelong.libraries import quiet_libraries
-from lifelong.loop import make_trainer
 from lifelong.strategies import Stage
 from lifelong.strategies.lwf import LwF, distillation
 from lifelong.strategies.weights import trained
