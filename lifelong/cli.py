@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lifelong._version import __version__
-from lifelong.errors import ConfigError, LifelongError, RunError
+from lifelong.errors import ConfigError, Interrupted, LifelongError, RunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0, 1 for a failed run, 2 for a mistake in what was asked, 130 for Ctrl+C.
+        The exit status: 0, 1 for a failed run, 2 for a mistake in what was asked, 130 for Ctrl+C, 143 for SIGTERM.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LifelongError as error:
         print(f"lifelong: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    except Interrupted as stopped:
+        print(f"lifelong: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
         return 130

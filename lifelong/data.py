@@ -85,6 +85,12 @@ class StepSampler(Sampler[list[list[int]]]):
         self.lengths = torch.as_tensor(lengths).double()
         self.batch_size, self.accumulate = batch_size, accumulate
         self.seed, self.stage, self.epoch = seed, stage, 0
+        self._begins = (0, 0)
+
+    def skip(self, steps: int) -> None:
+        """Begin behind the first steps of a stage: in a later epoch, and in its middle."""
+        self._begins = divmod(steps, len(self))
+        self.epoch = self._begins[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -102,7 +108,8 @@ class StepSampler(Sampler[list[list[int]]]):
         for start in range(0, len(order), rows_per_step * self.POOL):
             pool = slice(start, start + rows_per_step * self.POOL)
             steps += order[pool][noisy[pool].argsort()].split(rows_per_step)
-        for step in torch.randperm(len(steps), generator=draw).tolist():
+        epoch, done = self._begins
+        for step in torch.randperm(len(steps), generator=draw)[done if self.epoch == epoch else 0 :].tolist():
             yield [part.tolist() for part in steps[step].split(self.batch_size)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -28,6 +29,19 @@ class RunError(LifelongError, RuntimeError):
 
 class DivergedError(LifelongError, ArithmeticError):
     """The training loss became NaN or infinite; stages that were finished before are kept."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run ended because it was asked to, by Ctrl+C or SIGTERM; the message says what has been saved.
+
+    Args:
+        message: as it is shown.
+        signal: that asked.
+    """
+
+    def __init__(self, message: str, signal: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def suggestion(name: str, options: Iterable[str]) -> str:

@@ -15,11 +15,14 @@ from peft import PeftConfig
 
 from lifelong.classification import Classification
 from lifelong.describe import describe, digest, environment
+from lifelong.durable import write_text
 from lifelong.errors import ConfigError, DivergedError, RunError, suggestion
 from lifelong.evaluation import Evaluation
-from lifelong.folder import RunFolder, write_text
+from lifelong.folder import RunFolder
+from lifelong.interruption import stop_sign
 from lifelong.libraries import quiet_libraries
 from lifelong.library import Library, Retrieval, book_name, book_shares, passage_id
+from lifelong.lock import locked
 from lifelong.loop import Loop
 from lifelong.preview import Preview, preview
 from lifelong.progress import Reporter
@@ -95,6 +98,9 @@ class Experiment:
         trust_remote_code: run code that comes with a model.
         seed: decides everything that is drawn.
         folder: where the run is kept; ``runs/<stream>-<digest of settings and rows>`` by default.
+        checkpoint_every: optimiser steps between two checkpoints of a stage that is being learned, from which
+            ``lifelong resume`` goes on; ``None`` for none.
+        loader_workers: processes that make batches; 0 makes them in this one.
         trainer: further arguments of Lightning's ``Trainer``, such as ``accelerator`` or ``precision``. ``strategy`` in
             there is Lightning's device strategy, and has nothing to do with ``strategies``.
         callbacks: further Lightning callbacks, copied afresh for every stage.
@@ -136,6 +142,8 @@ class Experiment:
     trust_remote_code: bool = False
     seed: int = 0
     folder: str | Path | None = None
+    checkpoint_every: int | None = 200
+    loader_workers: int = 0
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Callback] = ()
     loggers: Sequence[Logger] = ()
@@ -153,6 +161,11 @@ class Experiment:
         self.strategies = prepare(self.strategies)
         # of an adapter in a folder or on the hub it is seen once it is there
         check_fit(self.strategies, None if isinstance(self.adapter, str) else adapter_kind(self.adapter))
+        for name, least in (("checkpoint_every", 1), ("loader_workers", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole and value >= least) and not (name == "checkpoint_every" and value is None):
+                raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
         for name, instead in TRAINER_SETTINGS_TAKEN.items():
             if name in self.trainer:
                 hint = f"; use the experiment's {instead!r}" if instead else ""
@@ -241,7 +254,9 @@ class Experiment:
         rows = self.tasks.fingerprint()[-1]  # two streams in memory have the same configuration
         folder = RunFolder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config | {'rows': rows})}")
         reporter = reporter or Reporter(quiet)
-        with quiet_libraries(), reporter, _status(folder):
+        folder.claim()
+        with quiet_libraries(), locked(folder.path), reporter, stop_sign() as sign, _status(folder):
+            folder.tidy()
             stages = self.stages()
             folder.create(config, environment(self.tasks, len(stages)))
             for key in STREAMS:
@@ -251,7 +266,7 @@ class Experiment:
             if folder.committed() < len(stages):
                 if self.check_resources:
                     preview(self, stages, thorough=False).check()
-                Loop(self, folder, stages, reporter).run()
+                Loop(self, folder, stages, reporter, sign).run()
             run = Run(folder.path)
             run.write_views()
         return run
@@ -292,7 +307,10 @@ def _status(folder: RunFolder) -> Iterator[None]:
     except DivergedError as error:
         write("diverged", str(error))
         raise
+    except KeyboardInterrupt as error:
+        write("interrupted", str(error) or None)
+        raise
     except BaseException as error:
-        write("failed", "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
+        write("failed", f"{type(error).__name__}: {error}")
         raise
     write("done")

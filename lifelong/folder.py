@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lifelong.durable import MANIFEST, damage, whole_folder, write_manifest, write_text
 from lifelong.errors import RunError
+from lifelong.lock import LOCK
 from lifelong.trust import sign
 
+# files at the root that decide what a run is; with those of saved streams they are sealed before it begins
+_SEALED = ("config.yaml", "environment.json", "model.json", "passages.jsonl", "stream/*", "held_out/*")
+FREE = ("checkpoint_every", "loader_workers", "check_resources")  # settings that change no result
 ROW_FIELDS = ("stage", "task", "split", "pass", "metric", "score", "count", "sampled", "seconds")
 
 
@@ -29,7 +32,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._intact: set[Path] = set()  # stages whose checksums were right; large ones are read once
+        self._intact: set[Path] = set()  # folders whose checksums were right; large ones are read once
 
     @property
     def exists(self) -> bool:
@@ -39,6 +42,16 @@ class RunFolder:
     def config_file(self) -> Path:
         return self.path / "config.yaml"
 
+    def claim(self) -> None:
+        """Have the folder there, and nothing in it that is not a run's.
+
+        Raises:
+            RunError: it holds something else.
+        """
+        if not self.exists and self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir()):
+            raise RunError(f"{self.path} exists and is not a run folder: choose another one")
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def create(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Begin a run, or go on with one that has the same configuration; one that measured nothing yet is begun anew.
 
@@ -46,7 +59,7 @@ class RunFolder:
             RunError: the folder holds a run with another configuration, or something that is no run.
         """
         if self.committed() >= 0:
-            differences = _differences(self.config(), config)
+            differences = _differences(*map(_of_results, (self.config(), config)))
             if self.read_json("environment.json").get("fingerprint") != environment["fingerprint"]:
                 differences.append("the rows of its stream are others")
             if differences:
@@ -55,19 +68,36 @@ class RunFolder:
                     "Choose another folder, or remove this one"
                 )
             return
-        if not self.exists and self.path.is_dir() and any(self.path.iterdir()):
-            raise RunError(f"{self.path} exists and is not a run folder: choose another one")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.claim()
+        (self.path / MANIFEST).unlink(missing_ok=True)
         self.write_json("environment.json", environment)
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         sign(self.path, text)
         write_text(self.config_file, text)
+        self.seal()
 
     def config(self) -> dict[str, Any]:
         """The configuration that the run was begun with."""
         if not self.exists:
             raise RunError(f"{self.path} is not a run folder: it has no config.yaml")
+        self.check_root()
         return yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+
+    def check_root(self) -> None:
+        """See that the files at the root are those that the run was begun with; of an older folder nothing is known.
+
+        Raises:
+            RunError: naming one that is missing or has been altered.
+        """
+        if self.path in self._intact or not (self.path / MANIFEST).is_file():
+            return
+        # until the untrained model was measured, the others are written anew whenever the run is begun
+        begun = (self.stage(0) / MANIFEST).is_file()
+        if problem := damage(self.path, None if begun else ["config.yaml"]):
+            raise RunError(
+                f"{problem}: it decides what the run is. Bring it back, or begin the run anew in another folder"
+            )
+        self._intact.add(self.path)
 
     def stage(self, index: int) -> Path:
         return self.path / "stages" / str(index)
@@ -79,7 +109,9 @@ class RunFolder:
             RunError: a committed file is missing or has been altered, or a stage is missing before a later one.
         """
         last = -1
-        while (self.stage(last + 1) / "manifest.json").is_file():
+        if (self.stage(0) / MANIFEST).is_file():
+            self.check_root()
+        while (self.stage(last + 1) / MANIFEST).is_file():
             last += 1
             self._check(self.stage(last))
         later = [path.name for path in self.path.glob("stages/[0-9]*") if int(path.name) > last]
@@ -90,22 +122,20 @@ class RunFolder:
             )
         return last
 
-    @contextmanager
-    def commit(self, index: int) -> Iterator[Path]:
+    def commit(self, index: int) -> AbstractContextManager[Path]:
         """A folder to write stage ``index`` into; it becomes the stage when the block ends without an error."""
-        target, temporary = self.stage(index), self.path / "stages" / f".{index}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        manifest = {path.relative_to(temporary).as_posix(): _checksum(path) for path in files}
-        write_text(temporary / "manifest.json", json.dumps(manifest, indent=1))
-        for path in files:
-            _sync(path)
-        for folder in sorted({path.parent for path in files} | {temporary}, reverse=True):
-            _sync(folder)
-        temporary.rename(target)
-        _sync(target.parent)
+        if index == 0:
+            self.seal()
+        return whole_folder(self.stage(index))
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed have left half done."""
+        for path in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def seal(self) -> None:
+        """Write down what the files at the root are, so that alterations are seen."""
+        write_manifest(self.path, sorted(file for pattern in _SEALED for file in self.path.glob(pattern)))
 
     def rows(self) -> list[dict[str, Any]]:
         """All measured cells, as mappings with ``ROW_FIELDS``."""
@@ -125,7 +155,10 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise RunError(f"{path} has been altered: {error}") from None
 
     def write_json(self, name: str, content: Any) -> None:
         write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -133,12 +166,8 @@ class RunFolder:
     def _check(self, stage: Path) -> None:
         if stage in self._intact:
             return
-        manifest = json.loads((stage / "manifest.json").read_text(encoding="utf-8"))
-        for name, checksum in manifest.items():
-            path = stage / name
-            if not path.is_file() or _checksum(path) != checksum:
-                problem = "has been altered" if path.is_file() else "is missing"
-                raise RunError(f"{path} {problem}: remove the folder {stage} to run this stage again")
+        if problem := damage(stage):
+            raise RunError(f"{problem}: remove the folder {stage} to run this stage again")
         self._intact.add(stage)
 
 
@@ -150,25 +179,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was before."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _of_results(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in FREE}
 
 
 def _differences(there: Any, here: Any, key: str = "") -> list[str]:

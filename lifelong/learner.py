@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
+from lifelong.checkpoint import pack, unpack
 from lifelong.classification import Classification, ClassifierHead, pooling_of
 from lifelong.data import Batch, StepSampler, collate, concatenate, padding_id, step_loader
 from lifelong.errors import ConfigError, DivergedError
@@ -79,6 +80,7 @@ class Learner(LightningModule):
         library: Library | None = None,
     ) -> None:
         super().__init__()
+        self.strict_loading = False  # a checkpoint has what is trained
         self.automatic_optimization = False  # one step has one normaliser, known only when all its rows are
         book_shares(train_book)
         length = row_length(context_length(model), max_length)
@@ -115,14 +117,24 @@ class Learner(LightningModule):
 
     # ------------------------------------------------------------------ rows
 
-    def begin_stage(self, stage: Stage) -> DataLoader:
-        """Make ``stage`` the current one. Returns the loader of its optimiser steps."""
+    def begin_stage(self, stage: Stage, done: int = 0, workers: int = 0) -> DataLoader:
+        """Make ``stage`` the current one.
+
+        Args:
+            stage: that is to be learned.
+            done: optimiser steps of it that were taken before, by a run that goes on.
+            workers: processes that make batches.
+
+        Returns:
+            The loader of its optimiser steps: of those that are left of the epoch, and then of whole epochs.
+        """
         self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, RecentRows(self.encoder)
         self.family.begin_stage(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
         sampler = StepSampler(lengths(rows), settings.batch_size, settings.accumulate, self.seed, stage.index)
-        return step_loader(rows, sampler, self.pad_id)
+        sampler.skip(done)
+        return step_loader(rows, sampler, self.pad_id, workers)
 
     @property
     def settings(self) -> Training:
@@ -232,6 +244,12 @@ class Learner(LightningModule):
 
     def on_train_end(self) -> None:
         self.check_losses()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        pack(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        unpack(self, checkpoint)
 
     def check_losses(self) -> None:
         """Look at the losses since the last look.

@@ -17,6 +17,7 @@ from lifelong.errors import ConfigError
 # (message, why it is no news)
 _NO_NEWS = (
     (".*does not have many workers.*", "batches are made in advance: loader workers would only cost time"),
+    (".*your dataloader is not resumable.*", "the sampler begins where the run had come to"),
     (".*LeafSpec.*is deprecated.*", "Lightning's own affair"),
     (".*is_gradient_checkpointing.*is deprecated.*", "PEFT's own affair"),
 )

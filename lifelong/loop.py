@@ -20,8 +20,12 @@ from rich.markup import escape
 from lifelong import models
 from lifelong.adapter_folder import added_weights
 from lifelong.assembly import load_learner, make_trainer
+from lifelong.checkpoint import FOLDER as STEPS
+from lifelong.checkpoint import StepCheckpoints, StopTraining, last_whole
+from lifelong.durable import remove_folder
 from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
+from lifelong.interruption import StopSign
 from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
 from lifelong.progress import Reporter, StepProgress
@@ -36,8 +40,11 @@ if TYPE_CHECKING:
 class Loop:
     """One pass through the stages that a folder lacks."""
 
-    def __init__(self, experiment: Experiment, folder: RunFolder, stages: list[Stage], reporter: Reporter) -> None:
-        self.experiment, self.folder, self.stages, self.reporter = experiment, folder, stages, reporter
+    def __init__(
+        self, experiment: Experiment, folder: RunFolder, stages: list[Stage], reporter: Reporter, sign: StopSign
+    ) -> None:
+        self.experiment, self.folder, self.stages = experiment, folder, stages
+        self.reporter, self.sign = reporter, sign
         # what strategies remember belongs to one run, and an experiment may be run again
         self.strategies = copy.deepcopy(tuple(experiment.strategies))
         self.learner = load_learner(experiment, self.strategies)
@@ -47,6 +54,8 @@ class Loop:
         check_fit(self.strategies, adapter_kind(adapted), self.learner.family.name)
         for strategy in self.strategies:
             strategy.check(self.learner, stages)
+        if folder.committed() >= 0:
+            return
         folder.write_json("model.json", {"family": self.learner.family.describe()})
         if isinstance(model, PeftModel):
             from lifelong.adapters import account
@@ -79,9 +88,13 @@ class Loop:
     def _stage(self, stage: Stage) -> None:
         learner = self.learner
         learner.encoder.counts.clear()
-        loader = learner.begin_stage(stage)
+        done, checkpoint, problems = last_whole(self.folder.path, stage.index)
+        for problem in problems:
+            self.reporter.line(f"[yellow]{escape(problem)}: stage {stage.index} goes on after its step {done}[/yellow]")
+        loader = learner.begin_stage(stage, done, self.experiment.loader_workers)
         epochs = learner.settings.epochs
         self.reporter.begin(self._title(stage.index, "learning"), len(loader) * epochs)
+        self.reporter.advance(done)
         trainer = self.trainer(epochs)
         device = trainer.strategy.root_device
         # Hugging Face models load in eval mode, Lightning keeps the mode, and evaluation has just left it
@@ -91,8 +104,11 @@ class Loop:
         for strategy in self.strategies:
             strategy.before_stage(learner, stage)
         started = time.perf_counter()
-        with interruptible(trainer):
-            trainer.fit(learner, loader)
+        try:
+            with interruptible(trainer):
+                trainer.fit(learner, loader, ckpt_path=checkpoint, weights_only=True)
+        except StopTraining:
+            self.sign.check(f"saved after step {len(learner.losses)} of stage {stage.index}, {self._how_to_go_on}")
         costs = {
             "train_seconds": round(time.perf_counter() - started, 3),
             "steps": len(learner.losses),
@@ -107,7 +123,12 @@ class Loop:
             losses = torch.stack(learner.losses).tolist()
             (path / "losses.json").write_text(json.dumps([round(loss, 6) for loss in losses]), encoding="utf-8")
             self._evaluate(stage.index, path, costs)
+        remove_folder(self.folder.path / STEPS)
         self._report(stage.index)
+
+    @property
+    def _how_to_go_on(self) -> str:
+        return f"`lifelong resume {self.folder.path}` goes on"
 
     def trainer(self, epochs: int, log: bool = True) -> Trainer:
         """A fresh Trainer: a used one would train nothing, and a used EarlyStopping would stop every later stage."""
@@ -115,7 +136,12 @@ class Loop:
         return make_trainer(
             experiment,
             max_epochs=epochs,
-            callbacks=[*self.strategies, StepProgress(self.reporter), *copy.deepcopy(list(experiment.callbacks))],
+            callbacks=[
+                *self.strategies,
+                StepProgress(self.reporter),
+                *copy.deepcopy(list(experiment.callbacks)),
+                StepCheckpoints(self.folder.path, experiment.checkpoint_every, self.sign),
+            ],
             logger=copy.deepcopy(list(experiment.loggers)) if log and experiment.loggers else False,
         )
 
@@ -140,9 +166,7 @@ class Loop:
         with routing_kept(learner.model, path) as of_task:
             for task, policy, book, split in passes:
                 with of_task(task.name):
-                    answers = evaluate_task(
-                        learner, task, settings, split, book, policy == "sample", self.reporter.advance
-                    )
+                    answers = evaluate_task(learner, task, settings, split, book, policy == "sample", self._asked)
                 if answers is not None:
                     results.append(answers)
         _write_answers(path, index, results)
@@ -158,6 +182,10 @@ class Loop:
         if learner.encoder.library is not None and learner.encoder.library.split:
             costs["shortened"]["passages in parts for the encoder"] = learner.encoder.library.split
         (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
+
+    def _asked(self, questions: int) -> None:
+        self.reporter.advance(questions)
+        self.sign.check(f"the questions were not all asked; {self._how_to_go_on} from the last checkpoint")
 
     def _title(self, index: int, doing: str) -> str:
         if index == 0:

@@ -33,7 +33,7 @@ class Run:
         environment.json   versions, hardware, git commit, the stream's names, metrics and fingerprint; what an adapter
                            takes, beside LoRA and full fine-tuning
         model.json         the family of the model, and for a classifier which labels competed
-        status.json        running | done | diverged | failed, the stage, and why
+        status.json        running | done | diverged | failed | interrupted, the stage, and why
         stages/<k>/        adapter/ or model/, strategies/, position.json, rows.csv, losses.json, costs.json,
                            predictions/<task>.<split>.<pass>.jsonl, manifest.json; stage 0 is the untrained model;
                            routing.json, where the model has mixtures of experts

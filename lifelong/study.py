@@ -23,9 +23,10 @@ from rich.markup import escape
 
 from lifelong.config import make_experiment, override, read_config
 from lifelong.describe import plain, plain_stream
+from lifelong.durable import write_text
 from lifelong.errors import ConfigError, LifelongError, RunError, suggestion
 from lifelong.experiment import Experiment
-from lifelong.folder import RunFolder, write_text
+from lifelong.folder import RunFolder
 from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
 from lifelong.run import Run

@@ -13,6 +13,7 @@ import yaml
 
 from lifelong import Experiment, Run, Task, TaskStream, __version__
 from lifelong.cli import main
+from lifelong.folder import RunFolder
 
 
 @pytest.fixture
@@ -120,6 +121,7 @@ def test_resume_trusts_foreign_code_only_when_told_to(file, settings, tmp_path, 
     assert call("run", file, "--folder", folder, "--quiet") == 0
     assert call("resume", folder, "--quiet") == 0  # made here
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "\n")  # and then changed by somebody
+    RunFolder(folder).seal()
     capsys.readouterr()
     assert call("resume", folder, "--quiet") == 2
     assert "--trust" in capsys.readouterr().err
@@ -300,6 +302,7 @@ def test_a_mixture_runs_resumes_and_its_account_is_shown(file, settings, tmp_pat
     assert "MoralConfig" in shown and "LoRA, rank 8" in shown and "full fine-tuning" in shown
     del environment["adapter"]  # as in folders of older versions, and without an adapter
     (broken / "environment.json").write_text(json.dumps(environment))
+    (broken / "manifest.json").unlink()
     assert call("show", broken) == 0
     shown = capsys.readouterr().out
     assert "LoRA" not in shown and "average_accuracy" in shown

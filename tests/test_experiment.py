@@ -109,7 +109,7 @@ def test_a_run_interrupted_after_stage_two_goes_on_to_the_same_bits(adapted, tin
     finally:
         torch.optim.AdamW.step = fit
     stopped = Run(tmp_path / "run")
-    assert stopped.status["state"] == "failed"
+    assert stopped.status["state"] == "interrupted"
     assert stopped.status["stage"] == stopped.folder.committed() == 2
     resumed = experiment(tiny_stream, tmp_path / "run", llama_folder, **ADAPTED()).run(quiet=True)
     assert resumed.status["state"] == "done"
@@ -423,7 +423,7 @@ def test_the_python_interface_never_leaves_the_interpreter_on_interrupt(tiny_str
     with pytest.raises(KeyboardInterrupt):
         experiment(tiny_stream, tmp_path / "run", llama_folder, callbacks=[Interrupt()]).run(quiet=True)
     assert signal.getsignal(signal.SIGINT) is before
-    assert Run(tmp_path / "run").status["reason"] == "interrupted"
+    assert Run(tmp_path / "run").status["state"] == "interrupted"
 
 
 def test_two_streams_in_memory_get_folders_of_their_own(tiny_stream, llama_folder, tmp_path, monkeypatch):

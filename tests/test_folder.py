@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from lifelong.durable import write_text
 from lifelong.errors import RunError
-from lifelong.folder import ROW_FIELDS, RunFolder, write_rows, write_text
+from lifelong.folder import ROW_FIELDS, RunFolder, write_rows
 from lifelong.trust import made_here
 
 CONFIG = {"stream": {"class_path": "streams.world_facts", "init_args": {}}, "epochs": 3, "strategies": ["Naive"]}

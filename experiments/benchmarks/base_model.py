@@ -23,6 +23,7 @@ from timing import median_seconds
 from lifelong import Experiment
 from lifelong.folder import RunFolder
 from lifelong.generation import generate
+from lifelong.interruption import StopSign
 from lifelong.libraries import quiet_libraries
 from lifelong.loop import Loop
 from lifelong.progress import Reporter
@@ -36,7 +37,7 @@ def ways(model: str, folder: Path) -> tuple[int, Callable[[], None], Callable[[]
     """The model's parameters, what trains it for `STEPS` steps, and what asks it."""
     experiment = Experiment("streams.world_facts", model, strategies=[Naive()])
     folder.mkdir()
-    loop = Loop(experiment, RunFolder(folder), experiment.stages(), Reporter(quiet=True))
+    loop = Loop(experiment, RunFolder(folder), experiment.stages(), Reporter(quiet=True), StopSign())
     learner = loop.learner
     batches = [batch for step in learner.begin_stage(loop.stages[0]) for batch in step]
     optimizer = torch.optim.AdamW(learner.model.parameters(), lr=1e-5, weight_decay=0.0, fused=True)

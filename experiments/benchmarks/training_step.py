@@ -25,6 +25,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from lifelong import Experiment
 from lifelong.data import Batch
 from lifelong.folder import RunFolder
+from lifelong.interruption import StopSign
 from lifelong.learner import Learner
 from lifelong.libraries import quiet_libraries
 from lifelong.loop import Loop
@@ -92,7 +93,7 @@ def measure(model: str, rounds: int, steps: int, folder: Path) -> Iterator[tuple
     experiment = Experiment("streams.world_facts", model, strategies=[Naive()], callbacks=[Clock()])
     folder.mkdir(exist_ok=True)
     with quiet_libraries():
-        loop = Loop(experiment, RunFolder(folder), experiment.stages(), Reporter(quiet=True))
+        loop = Loop(experiment, RunFolder(folder), experiment.stages(), Reporter(quiet=True), StopSign())
         learner: Learner = loop.learner
         batches = [batch for step in learner.begin_stage(loop.stages[0]) for batch in step]
         network = learner.model

@@ -154,6 +154,17 @@ class Strategy(Callback):
     def after_stage(self, learner: Learner, stage: Stage) -> None:
         """The stage has been learned; evaluation is about to begin."""
 
+    def step_state_dict(self) -> dict[str, Any]:
+        """What changes from step to step of a stage, as tensors and JSON values: for a run that is resumed in its
+        middle. By default the states of the random generators that are attributes."""
+        return {name: value.get_state() for name, value in vars(self).items() if isinstance(value, torch.Generator)}
+
+    def load_step_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``step_state_dict`` was taken; ``before_stage`` has been called on the previous stage's state."""
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Generator):
+                value.set_state(state[name])
+
     def routes(self, learner: Learner, examples: Sequence[Mapping[str, Any]]) -> Sequence[str] | None:
         """Who answers each example, by name, where that is not the same for all; predictions keep it as ``route``.
 

@@ -131,6 +131,13 @@ class GeneralReplay(Strategy):
         if state_dict["fingerprint"] != self._fingerprint():
             raise RunError(f"{self.state_key}: source: its rows are others than those that the run was begun with")
 
+    def step_state_dict(self) -> dict[str, Any]:
+        return super().step_state_dict() | {"queue": self._queue}
+
+    def load_step_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_step_state_dict(state)
+        self._queue = state["queue"]
+
     @property
     def rows(self) -> Dataset:
         """All rows that are drawn from, each with its ``kind`` and a ``task`` that no stream has."""

@@ -158,6 +158,14 @@ class ModelMerging(Strategy):
         if self.ties:
             self.ties.load_state_dict(state_dict["ties"])
 
+    def step_state_dict(self) -> dict[str, Any]:
+        return super().step_state_dict() | {"average": self._average, "steps": self._steps}
+
+    def load_step_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_step_state_dict(state)
+        self._steps = state["steps"]
+        self._average = {name: value.to(self._average[name].device) for name, value in state["average"].items()}
+
 
 def copied(learner: Learner) -> Weights:
     """The trained weights in float32 on the CPU."""

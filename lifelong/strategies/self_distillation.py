@@ -159,6 +159,13 @@ class SelfDistillation(Strategy):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = dict(state_dict["average"])
 
+    def step_state_dict(self) -> dict[str, Any]:
+        return super().step_state_dict() | {"average": self.average}
+
+    def load_step_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_step_state_dict(state)
+        self.average = {name: value.to(self.average[name].device) for name, value in state["average"].items()}
+
     def _answer(self, learner: Learner, keys: Sequence[tuple[str, str]], limit: int) -> list[Written]:
         rows = [self._stage.train[self._numbers[key]] for key in keys]
         encoder, reserves = learner.encoder, [learner.encoder.reserve(limit + 1)] * len(rows)

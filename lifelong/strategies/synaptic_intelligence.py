@@ -112,3 +112,12 @@ class SynapticIntelligence(Anchored):
     def after_stage(self, learner: Learner, stage: Stage) -> None:
         self.keep(learner, self._integral.importance(self.damping))
         self._integral = None
+
+    def step_state_dict(self) -> dict[str, Any]:
+        return super().step_state_dict() | {"path": self._integral.path}
+
+    def load_step_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_step_state_dict(state)
+        self._integral.path = [
+            one.to(here.device) for one, here in zip(state["path"], self._integral.path, strict=True)
+        ]

@@ -42,9 +42,9 @@ def check_strategy(
 
     - Its configuration gives the same strategy again.
     - For each family and each adapter that its ``traits`` declare, and that it hence must not refuse: a run that is
-      interrupted in its third stage, then resumed from ``state_dict`` files read with ``weights_only=True``, with every
-      ``before_stage`` called twice, ends in the same bits as one that went through. (Whatever is drawn must hence come
-      from the stage's generators.)
+      interrupted in the middle of its third stage, then resumed from the files of ``state_dict`` and
+      ``step_state_dict``, read with ``weights_only=True``, with every ``before_stage`` called twice, ends in the same
+      bits as one that went through. (Whatever is drawn must hence come from the stage's generators.)
     - No hook touches the global random states of torch, NumPy or Python, and the context of ``answering`` leaves
       weights and modes as they were.
     - What it keeps takes the bytes that ``traits.kept`` says, where that depends on weights and stages alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,12 +71,14 @@ class ToyRuns:
         return self._without[family, adapter]
 
     def resumed(self, strategy: Strategy, family: str, adapter: str) -> Run:
-        """A run that is interrupted in its last stage, and resumed; every stage is prepared twice.
+        """A run that is interrupted in the second step of its last stage, and resumed behind the first.
+
+        Every stage is prepared twice.
 
         Raises:
             ContractError: it was not to be interrupted, since ``extend_batch`` of other strategies is not called.
         """
-        experiment = self.experiment([strategy, _Stopper()], family, adapter, "parts")
+        experiment = replace(self.experiment([strategy, _Stopper()], family, adapter, "parts"), checkpoint_every=1)
         with _Stopper.at(STAGES):
             try:
                 experiment.run(quiet=True)
@@ -109,7 +112,7 @@ class _Stop(Exception):
 
 
 class _Stopper(Strategy):
-    """Stands behind the strategy that is looked at: prepares stages twice, and stops a run in a stage's first step.
+    """Stands behind the strategy that is looked at: prepares stages twice, and stops a run in a stage's second step.
 
     What to do is the class's, since a run works on copies, and one that is resumed must have the same settings.
     """
@@ -132,7 +135,7 @@ class _Stopper(Strategy):
                 strategy.before_stage(learner, stage)
 
     def extend_batch(self, learner: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        if learner.stage.index == self.stage:
+        if learner.stage.index == self.stage and learner.losses:
             raise _Stop
         return batch
 

@@ -101,6 +101,17 @@ class NeedsAnAdapter(Scales):
             raise ConfigError("there is no adapter")
 
 
+class CountsSteps(Scales):
+    """Remembers something from step to step, and says nothing of it."""
+
+    def before_stage(self, learner, stage):
+        self.steps = 0
+
+    def loss(self, learner, batch, outputs, loss):
+        self.steps += 1
+        return loss * (1 + self.factor * self.steps)
+
+
 class WantsFreeAnswers(Scales):
     traits = Traits(adapters=("LoRA",), families=("causal", "seq2seq"), kept="4 * S")
 
@@ -128,6 +139,7 @@ def test_a_strategy_that_keeps_it_in_everything_passes():
     ("broken", "named"),
     [
         (Forgets, "interrupted, resumed.*after stage 3 the weights"),
+        (CountsSteps, "interrupted, resumed.*after stage 3 the weights"),
         (CountsPreparations, "after stage [123] the weights"),
         (DrawsGlobally, "DrawsGlobally.after_stage draws from the global random state of torch"),
         (DrawsBeforeSteps, "DrawsBeforeSteps.on_train_batch_start draws"),
