@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lifelong._version import __version__
-from lifelong.errors import ConfigError, Interrupted, LifelongError, RunError
+from lifelong.cli_lifecycle import add_commands
+from lifelong.errors import ConfigError, Interrupted, LifelongError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--trust", action="store_true", help="let code run that the folder's configuration names")
     _running(resume)
     resume.set_defaults(command=_resume)
+
+    add_commands(commands)
 
     show = commands.add_parser("show", help="print the matrix and every figure of a run, or the table of a study")
     show.add_argument("folder", type=Path, metavar="FOLDER")
@@ -161,17 +164,14 @@ def _dry_run(experiments: dict) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from lifelong.config import make_experiment, read_config
+    from lifelong.extension import resume
     from lifelong.study import Study
     from lifelong.trust import made_here
 
     trust = options.trust or made_here(options.folder)
     if (options.folder / "study.json").is_file():
         return _finish_study(Study.load(options.folder, trust), options)
-    if not (options.folder / "config.yaml").is_file():
-        raise RunError(f"{options.folder} is not a run folder: it has no config.yaml")
-    config = read_config(options.folder / "config.yaml") | {"folder": str(options.folder)}
-    return _finish_run(make_experiment(config, trust).run(options.quiet).path, options.quiet)
+    return _finish_run(resume(options.folder, trust, options.quiet).path, options.quiet)
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -57,19 +57,24 @@ def environment(tasks: TaskStream, stages: int) -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
         "stages": stages,
-        "tasks": [
-            {
-                "name": task.name,
-                "metric": task.metric_name,
-                "kind": task.kind,
-                "held_out": task.measure_only,
-                "train": len(task.train),
-                "test": len(task.test),
-            }
-            for task in tasks
-        ],
+        "tasks": task_entries(tasks),
         "fingerprint": list(tasks.fingerprint()),
     }
+
+
+def task_entries(tasks: TaskStream) -> list[dict[str, Any]]:
+    """What a run remembers of its tasks."""
+    return [
+        {
+            "name": task.name,
+            "metric": task.metric_name,
+            "kind": task.kind,
+            "held_out": task.measure_only,
+            "train": len(task.train),
+            "test": len(task.test),
+        }
+        for task in tasks
+    ]
 
 
 def plain_stream(stream: TaskStream | str | Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from lifelong.errors import RunError
+from lifelong.errors import DiskFullError, RunError
 
 MANIFEST = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,7 +25,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     What a process that was killed has left of an earlier attempt is removed first.
 
     Raises:
-        RunError: the disk is full; nothing of the folder is left.
+        DiskFullError: nothing of the folder is left.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -43,7 +43,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, Exception) and is_full(error, target.parent):
-            raise RunError(
+            raise DiskFullError(
                 f"the disk is full: {target} could not be written, and nothing of it is left. What was finished before "
                 "is whole; make room, and go on with `lifelong resume`"
             ) from error

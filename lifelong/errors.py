@@ -27,6 +27,10 @@ class RunError(LifelongError, RuntimeError):
     """A run folder that cannot be used: missing, damaged, or made with another configuration."""
 
 
+class DiskFullError(RunError):
+    """There is no room for what was to be written; what was finished before is whole."""
+
+
 class DivergedError(LifelongError, ArithmeticError):
     """The training loss became NaN or infinite; stages that were finished before are kept."""
 

@@ -88,7 +88,7 @@ class Answers:
     """What one task scored in one split and pass.
 
     Args:
-        task, split, book: what was asked; ``split`` is ``"test"`` or ``"probe"``.
+        task, split, book: what was asked; ``split`` is ``"test"``, ``"probe"`` or ``"validation"``.
         metric: the name of the score.
         score: mean over questions, or the perplexity of all texts together.
         count: questions asked.
@@ -134,7 +134,7 @@ def evaluate_task(
         learner: whose model is asked; it is put into evaluation mode for the time being and asked where it is.
         task: the task.
         settings: batch size, sample size and ways of asking.
-        split: ``"test"`` or ``"probe"``.
+        split: ``"test"``, ``"probe"``, or ``"validation"`` of a task that has such questions.
         book: the pass, one of ``lifelong.library.BOOKS``.
         sampled: ask ``settings.sample`` rows only.
         advance: called with the number of questions asked since the last call.
@@ -144,7 +144,7 @@ def evaluate_task(
     """
     started = time.perf_counter()
     settings = settings or Evaluation()
-    rows = labelled(task, task.test)
+    rows = labelled(task, task.validation if split == "validation" else task.test)
     sampled = sampled and settings.sample is not None and settings.sample < len(rows)
     if sampled:
         draw = derived_generator(learner.seed, "sample", task.name)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +15,11 @@ from peft import PeftConfig
 from lifelong.classification import Classification
 from lifelong.describe import describe, digest, environment
 from lifelong.durable import write_text
-from lifelong.errors import ConfigError, DivergedError, RunError, suggestion
+from lifelong.errors import ConfigError, suggestion
 from lifelong.evaluation import Evaluation
 from lifelong.folder import RunFolder
-from lifelong.interruption import stop_sign
 from lifelong.libraries import quiet_libraries
 from lifelong.library import Library, Retrieval, book_name, book_shares, passage_id
-from lifelong.lock import locked
 from lifelong.loop import Loop
 from lifelong.preview import Preview, preview
 from lifelong.progress import Reporter
@@ -30,6 +27,7 @@ from lifelong.prompts import PromptTemplate
 from lifelong.quantization import parse, refuse_full_training
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream
 from lifelong.run import PASSAGES_FILE, Run
+from lifelong.session import working_on
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.task_stream import TaskStream
@@ -193,13 +191,13 @@ class Experiment:
             raise ConfigError("train_book, evaluate.books: passages are to be shown, and the stream has none")
         self.uses_library = bool(books - {"closed", "gold"})
 
-    def _write_passages(self, folder: RunFolder) -> None:
-        """The texts of passages that predictions will name."""
-        file = folder.path / PASSAGES_FILE
+    def write_passages(self, folder: Path, tasks: Iterable[str]) -> None:
+        """Write the texts of passages of some tasks, which predictions will name, where they are not there yet."""
+        file = folder / PASSAGES_FILE
         if file.exists() or set(self.evaluate.books) == {"closed"}:
             return
         library = Library(self.retrieval, self.tasks, self.seed)
-        texts = dict.fromkeys(text for task in self.tasks for text in library.pool(task.name))
+        texts = dict.fromkeys(text for task in tasks for text in library.pool(task))
         lines = (json.dumps({"id": passage_id(text), "text": text}, ensure_ascii=False) for text in texts)
         write_text(file, "".join(f"{line}\n" for line in lines))
 
@@ -254,19 +252,18 @@ class Experiment:
         rows = self.tasks.fingerprint()[-1]  # two streams in memory have the same configuration
         folder = RunFolder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config | {'rows': rows})}")
         reporter = reporter or Reporter(quiet)
-        folder.claim()
-        with quiet_libraries(), locked(folder.path), reporter, stop_sign() as sign, _status(folder):
-            folder.tidy()
+        with working_on(folder, reporter) as work:
             stages = self.stages()
             folder.create(config, environment(self.tasks, len(stages)))
             for key in STREAMS:
                 if config[key] and config[key]["class_path"] == SAVED_STREAM and folder.committed() < 0:
                     resolve_stream(getattr(self, key), key).save(folder.path / key)
-            self._write_passages(folder)
+            self.write_passages(folder.path, [task.name for task in self.tasks])
+            folder.check_not_extended()
             if folder.committed() < len(stages):
                 if self.check_resources:
                     preview(self, stages, thorough=False).check()
-                Loop(self, folder, stages, reporter, sign).run()
+                Loop(self, folder, stages, reporter, work.sign).run()
             run = Run(folder.path)
             run.write_views()
         return run
@@ -289,28 +286,3 @@ class Experiment:
         for strategy in self.strategies:
             stages = strategy.plan(stages)
         return list(stages)
-
-
-@contextmanager
-def _status(folder: RunFolder) -> Iterator[None]:
-    """Keep ``status.json`` true, whatever happens inside."""
-
-    def write(state: str, reason: str | None = None) -> None:
-        if folder.exists:
-            status = {"stage": max(folder.committed(), 0), "stages": folder.read_json("environment.json")["stages"]}
-            folder.write_json("status.json", {"state": state, **status} | ({"reason": reason} if reason else {}))
-
-    try:
-        yield
-    except RunError:
-        raise  # about the folder itself, whose own status stays
-    except DivergedError as error:
-        write("diverged", str(error))
-        raise
-    except KeyboardInterrupt as error:
-        write("interrupted", str(error) or None)
-        raise
-    except BaseException as error:
-        write("failed", f"{type(error).__name__}: {error}")
-        raise
-    write("done")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lifelong import history
 from lifelong.durable import MANIFEST, damage, whole_folder, write_manifest, write_text
 from lifelong.errors import RunError
 from lifelong.lock import LOCK
@@ -19,6 +20,8 @@ from lifelong.trust import sign
 
 # files at the root that decide what a run is; with those of saved streams they are sealed before it begins
 _SEALED = ("config.yaml", "environment.json", "model.json", "passages.jsonl", "stream/*", "held_out/*")
+EXTENSION, EXTENSION_FILE = "extension", "extension.json"  # a folder for what a run was extended by, and a file in it
+EARLIER = "earlier"  # a folder for answers that a stage brought to those before it
 FREE = ("checkpoint_every", "loader_workers", "check_resources")  # settings that change no result
 ROW_FIELDS = ("stage", "task", "split", "pass", "metric", "score", "count", "sampled", "seconds")
 
@@ -75,6 +78,7 @@ class RunFolder:
         sign(self.path, text)
         write_text(self.config_file, text)
         self.seal()
+        history.record(self.path, "run")
 
     def config(self) -> dict[str, Any]:
         """The configuration that the run was begun with."""
@@ -137,21 +141,77 @@ class RunFolder:
         """Write down what the files at the root are, so that alterations are seen."""
         write_manifest(self.path, sorted(file for pattern in _SEALED for file in self.path.glob(pattern)))
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All measured cells, as mappings with ``ROW_FIELDS``."""
+    def rows(self, stages: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """Measured cells by stage, as mappings with ``ROW_FIELDS``: all, or those that were measured with some stages.
+
+        With a stage that extended the run come cells of its task that belong to earlier stages.
+        """
         rows = []
-        for index in range(self.committed() + 1):
+        for index in range(self.committed() + 1) if stages is None else stages:
             with (self.stage(index) / "rows.csv").open(encoding="utf-8", newline="") as lines:
                 for row in csv.DictReader(lines):
                     row |= {"stage": int(row["stage"]), "count": int(row["count"]), "sampled": row["sampled"] == "True"}
                     row |= {"score": float(row["score"]), "seconds": float(row["seconds"])}
                     rows.append(row)
-        return rows
+        return sorted(rows, key=lambda row: row["stage"])
 
-    def costs(self) -> list[dict[str, Any]]:
-        """What each committed stage cost, the untrained model's evaluation first."""
-        stages = range(self.committed() + 1)
+    def costs(self, stages: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """What each committed stage, or each of some, cost; stage 0 is the untrained model's evaluation."""
+        stages = range(self.committed() + 1) if stages is None else stages
         return [json.loads((self.stage(index) / "costs.json").read_text(encoding="utf-8")) for index in stages]
+
+    def environment(self) -> dict[str, Any]:
+        """Where the run was begun, on what, and which tasks it has by now."""
+        environment = self.read_json("environment.json")
+        for extension in self.extensions():
+            environment |= json.loads((extension / EXTENSION_FILE).read_text(encoding="utf-8"))["environment"]
+        return environment
+
+    def extensions(self) -> list[Path]:
+        """The folders of what the run was extended by, in the order of their stages."""
+        folders = (self.stage(index) / EXTENSION for index in range(1, self.committed() + 1))
+        return [folder for folder in folders if folder.is_dir()]
+
+    @property
+    def pending(self) -> Path | None:
+        """The folder of an extension that has not been decided on; of one that has a stage only leftovers are there."""
+        folder = self.path / EXTENSION
+        if not folder.is_dir():
+            return None
+        if problem := damage(folder):
+            raise RunError(f"{problem}: remove the folder {folder} to give this extension up")
+        index = json.loads((folder / EXTENSION_FILE).read_text(encoding="utf-8"))["environment"]["stages"]
+        return folder if index == self.committed() + 1 else None
+
+    def check_not_extended(self) -> None:
+        """See that the run is still the one that its configuration describes.
+
+        Raises:
+            RunError: it has been extended.
+        """
+        if self.pending or self.extensions():
+            raise RunError(
+                f"{self.path} has been extended, and is more than its configuration says: go on with "
+                f"`lifelong resume {self.path}`"
+            )
+
+    def status(self) -> dict[str, Any]:
+        """What ``write_status`` wrote; nothing where that cannot be read, since it is only said there for people."""
+        try:
+            return self.read_json("status.json")
+        except RunError:
+            return {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stage is there."""
+        return self.committed() >= self.environment()["stages"]
+
+    def write_status(self, state: str, reason: str | None = None) -> None:
+        """Write ``status.json``: where the run stands, and what it took so far."""
+        stage, stages = max(self.committed(), 0), self.environment()["stages"]
+        because = {"reason": reason} if reason else {}
+        self.write_json("status.json", {"state": state, "stage": stage, "stages": stages} | because)
 
     def read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -8,7 +8,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from lifelong.checkpoint import FOLDER as STEPS
 from lifelong.checkpoint import StepCheckpoints, StopTraining, last_whole
 from lifelong.durable import remove_folder
 from lifelong.evaluation import Answers, evaluate_task
-from lifelong.folder import RunFolder, write_rows
+from lifelong.folder import EARLIER, RunFolder, write_rows
 from lifelong.interruption import StopSign
 from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
@@ -32,6 +33,7 @@ from lifelong.progress import Reporter, StepProgress
 from lifelong.stage_state import restore_stage, save_stage
 from lifelong.strategies.base import Stage
 from lifelong.strategies.traits import adapter_kind, check_fit
+from lifelong.tasks import Task
 
 if TYPE_CHECKING:
     from lifelong.experiment import Experiment
@@ -47,6 +49,7 @@ class Loop:
         self.reporter, self.sign = reporter, sign
         # what strategies remember belongs to one run, and an experiment may be run again
         self.strategies = copy.deepcopy(tuple(experiment.strategies))
+        self.device = make_trainer(experiment).strategy.root_device
         self.learner = load_learner(experiment, self.strategies)
         model = self.learner.model
         self.learner.family.check(experiment.tasks)
@@ -71,21 +74,32 @@ class Loop:
         if done < 0:
             with enough_memory("untrained model"):
                 self._stage_zero()
-        elif done > 0:
-            for stage in self.stages[:done]:
-                self.learner.family.follow(stage)
-            restore_stage(self.learner, self.folder.stage(done))
+        else:
+            self.restore(done)
         for stage in self.stages[max(done, 0) :]:
             with enough_memory(f"stage {stage.index} ({self._name(stage.index)})"):
-                self._stage(stage)
+                self.learn(stage)
+
+    def restore(self, done: int) -> None:
+        """Put the learner into the state that it had after a stage, and not before; what it begins as is stage 0."""
+        for stage in self.stages[:done]:
+            self.learner.family.follow(stage)
+        if done:
+            restore_stage(self.learner, self.folder.stage(done))
 
     def _stage_zero(self) -> None:
-        self.learner.to(self.trainer(epochs=1, log=False).strategy.root_device)
         with self.folder.commit(0) as path:
             self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0, "auxiliary": {}})
         self._report(0)
 
-    def _stage(self, stage: Stage) -> None:
+    def learn(self, stage: Stage, accept: Callable[[Path], Sequence[tuple[int, Answers]]] = lambda path: ()) -> None:
+        """Learn a stage, measure it, and commit it.
+
+        Args:
+            stage: the next one.
+            accept: called when it has been learned, with the folder that will be the stage's. An error that it raises
+                lets the stage be as if it had not been; what it returns is kept as answers of earlier stages.
+        """
         learner = self.learner
         learner.encoder.counts.clear()
         done, checkpoint, problems = last_whole(self.folder.path, stage.index)
@@ -96,9 +110,8 @@ class Loop:
         self.reporter.begin(self._title(stage.index, "learning"), len(loader) * epochs)
         self.reporter.advance(done)
         trainer = self.trainer(epochs)
-        device = trainer.strategy.root_device
         # Hugging Face models load in eval mode, Lightning keeps the mode, and evaluation has just left it
-        learner.to(device).train()
+        learner.to(self.device).train()
         # as the fit will: when a run begins, or is resumed, the weights are of the type that they were read in
         trainer.precision_plugin.convert_module(learner)
         for strategy in self.strategies:
@@ -115,22 +128,27 @@ class Loop:
             "train_rows": len(stage.train),
             "auxiliary": {name: float(total) / len(learner.losses) for name, total in learner.auxiliary.items()},
         }
-        learner.to(device)  # the Trainer's teardown left it on the CPU
+        learner.to(self.device)  # the Trainer's teardown left it on the CPU
         for strategy in self.strategies:
             strategy.after_stage(learner, stage)
         with self.folder.commit(stage.index) as path:
+            earlier = accept(path)
             save_stage(self.learner, path)
             losses = torch.stack(learner.losses).tolist()
             (path / "losses.json").write_text(json.dumps([round(loss, 6) for loss in losses]), encoding="utf-8")
-            self._evaluate(stage.index, path, costs)
-        remove_folder(self.folder.path / STEPS)
+            self._evaluate(stage.index, path, costs, earlier)
+        self.forget_steps()
         self._report(stage.index)
+
+    def forget_steps(self) -> None:
+        """Remove the checkpoints of a stage that is over."""
+        remove_folder(self.folder.path / STEPS)
 
     @property
     def _how_to_go_on(self) -> str:
         return f"`lifelong resume {self.folder.path}` goes on"
 
-    def trainer(self, epochs: int, log: bool = True) -> Trainer:
+    def trainer(self, epochs: int) -> Trainer:
         """A fresh Trainer: a used one would train nothing, and a used EarlyStopping would stop every later stage."""
         experiment = self.experiment
         return make_trainer(
@@ -142,19 +160,52 @@ class Loop:
                 *copy.deepcopy(list(experiment.callbacks)),
                 StepCheckpoints(self.folder.path, experiment.checkpoint_every, self.sign),
             ],
-            logger=copy.deepcopy(list(experiment.loggers)) if log and experiment.loggers else False,
+            logger=copy.deepcopy(list(experiment.loggers)) if experiment.loggers else False,
         )
 
     # ------------------------------------------------------------------ measuring
 
-    def _evaluate(self, index: int, path: Path, costs: dict[str, Any]) -> None:
+    def _evaluate(
+        self, index: int, path: Path, costs: dict[str, Any], earlier: Sequence[tuple[int, Answers]] = ()
+    ) -> None:
         """Ask what is to be asked after stage ``index``, and write answers and costs."""
-        settings, learner = self.experiment.evaluate, self.learner
         started = time.perf_counter()
+        with routing_kept(self.learner.model, path) as of_task:
+            results = self.ask(self.experiment.tasks, index, of_task)
+        _write_answers(path, [*earlier, *((index, answers) for answers in results)])
+        trainable, total_parameters = models.count_parameters(self.learner)
+        costs |= {
+            "evaluate_seconds": round(time.perf_counter() - started, 3),
+            "trainable_parameters": trainable,
+            "total_parameters": total_parameters,
+            "strategy_bytes": _strategy_bytes(path),
+            "peak_memory_bytes": _peak_memory(self.device),
+            "shortened": dict(self.learner.encoder.counts),
+        }
+        if self.learner.encoder.library is not None and self.learner.encoder.library.split:
+            costs["shortened"]["passages in parts for the encoder"] = self.learner.encoder.library.split
+        (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
+
+    def ask(
+        self,
+        tasks: Iterable[Task],
+        index: int,
+        around: Callable[[str], AbstractContextManager[None]] = lambda task: nullcontext(),
+    ) -> list[Answers]:
+        """The answers to what is to be asked of some of the experiment's tasks after a stage, with what was learned.
+
+        Args:
+            tasks: of the experiment.
+            index: of the stage; 0 for the untrained model.
+            around: a context for the questions of the task that it is given.
+        """
+        settings, learner = self.experiment.evaluate, self.learner
+        learner.to(self.device)
+        numbers = {task.name: None if task.measure_only else n for n, task in enumerate(self.experiment.tasks, start=1)}
         asked = [
             (task, policy)
-            for number, task in enumerate(self.experiment.tasks, start=1)  # held-out tasks come last
-            if (policy := settings.asks(None if task.measure_only else number, index, len(self.stages))) != "none"
+            for task in tasks
+            if (policy := settings.asks(numbers[task.name], index, len(self.stages))) != "none"
         ]
         splits = ("test", "probe") if settings.probes else ("test",)
         total = sum(
@@ -163,25 +214,12 @@ class Loop:
         self.reporter.begin(self._title(index, "asking"), total * len(settings.books))
         results = []
         passes = [(task, policy, book, split) for task, policy in asked for book in settings.books for split in splits]
-        with routing_kept(learner.model, path) as of_task:
-            for task, policy, book, split in passes:
-                with of_task(task.name):
-                    answers = evaluate_task(learner, task, settings, split, book, policy == "sample", self._asked)
-                if answers is not None:
-                    results.append(answers)
-        _write_answers(path, index, results)
-        trainable, total_parameters = models.count_parameters(learner)
-        costs |= {
-            "evaluate_seconds": round(time.perf_counter() - started, 3),
-            "trainable_parameters": trainable,
-            "total_parameters": total_parameters,
-            "strategy_bytes": _strategy_bytes(path),
-            "peak_memory_bytes": _peak_memory(learner.device),
-            "shortened": dict(learner.encoder.counts),
-        }
-        if learner.encoder.library is not None and learner.encoder.library.split:
-            costs["shortened"]["passages in parts for the encoder"] = learner.encoder.library.split
-        (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
+        for task, policy, book, split in passes:
+            with around(task.name):
+                answers = evaluate_task(learner, task, settings, split, book, policy == "sample", self._asked)
+            if answers is not None:
+                results.append(answers)
+        return results
 
     def _asked(self, questions: int) -> None:
         self.reporter.advance(questions)
@@ -198,11 +236,11 @@ class Loop:
 
     def _report(self, index: int) -> None:
         """A line with what is known now, and one for what was shortened or missing."""
-        self._write_status("running", index)
-        costs = self.folder.costs()[index]
+        self.folder.write_status("running")
+        costs = self.folder.costs([index])[0]
         title = "untrained" if index == 0 else f"after {index}/{len(self.stages)} {self._name(index)}"
         book = self.experiment.evaluate.books[0]
-        rows = [row for row in self.folder.rows() if row["stage"] == index and row["pass"] == book]
+        rows = [row for row in self.folder.rows([index]) if row["stage"] == index and row["pass"] == book]
         scores = "  ".join(f"{row['task']} {row['score']:.2f}" for row in rows if row["split"] == "test")
         seconds = costs["train_seconds"] + costs["evaluate_seconds"]
         self.reporter.line(f"[bold]{title}[/bold]  {scores}  [dim]({seconds:.0f} s)[/dim]")
@@ -211,18 +249,17 @@ class Loop:
             limit = self.learner.encoder.max_length
             self.reporter.line(f"  [yellow]missing, or shortened to fit {limit} tokens: {counts}[/yellow]")
 
-    def _write_status(self, state: str, index: int) -> None:
-        self.folder.write_json("status.json", {"state": state, "stage": index, "stages": len(self.stages)})
 
-
-def _write_answers(path: Path, stage: int, results: Sequence[Answers]) -> None:
-    (path / "predictions").mkdir()
+def _write_answers(path: Path, results: Sequence[tuple[int, Answers]]) -> None:
+    """Scores and predictions, with the stage after which each was given, the last one being the folder's own."""
     rows = []
-    for answers in results:
+    for stage, answers in results:
         place = {"stage": stage, "task": answers.task, "split": answers.split, "pass": answers.book}
         measured = {name: getattr(answers, name) for name in ("metric", "score", "count", "sampled", "seconds")}
         rows.append(place | measured)
-        file = path / "predictions" / f"{answers.task}.{answers.split}.{answers.book}.jsonl"
+        folder = path / "predictions" if stage == results[-1][0] else path / EARLIER / str(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{answers.task}.{answers.split}.{answers.book}.jsonl"
         lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in answers.predictions)
         file.write_text(lines, encoding="utf-8")
     write_rows(path / "rows.csv", rows)

@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lifelong import history
 from lifelong.errors import ConfigError, RunError, suggestion
-from lifelong.folder import RunFolder, write_rows
+from lifelong.folder import EARLIER, RunFolder, write_rows
+from lifelong.lock import is_locked
 from lifelong.metrics.accuracy_matrix import AccuracyMatrix
 from lifelong.mixtures import ROUTING_FILE
+from lifelong.trust import made_here
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
 
     from lifelong.adapters.routing import RoutingTable
+    from lifelong.extension import Attempt
     from lifelong.judges import Judge
+    from lifelong.tasks import Task
 
 KINDS = ("score", "perplexity")  # of scores, which cannot be averaged with each other
 PLOTS = ("matrix", "routing")
@@ -50,7 +56,7 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = RunFolder(folder)
         self.config = self.folder.config()
-        self.environment = self.folder.read_json("environment.json")
+        self.environment = self.folder.environment()
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -66,8 +72,83 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """``state``, ``stage`` (the last one committed), ``stages`` and, where there is one, ``reason``."""
-        return self.folder.read_json("status.json")
+        """``state``, ``stage`` (the last one committed), ``stages`` and, where there is one, ``reason``.
+
+        A process that was killed leaves ``"running"`` in the file: without one that runs, the state is ``"killed"``.
+        """
+        status = self.folder.status()
+        if status.get("state") == "running" and not is_locked(self.path):
+            status["state"] = "killed"
+        return status
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Everything that was done to the run: when (``at``), what (``event``), and what is known of it."""
+        return history.read(self.path)
+
+    def extend(
+        self,
+        task: Task,
+        max_forgetting: float | None = None,
+        min_gain: float | None = None,
+        trust: bool | None = None,
+        quiet: bool = False,
+    ) -> Attempt:
+        """Let the finished run learn a further task.
+
+        It becomes the next stage: earlier tasks are asked again, and the new task is asked of the stored states of
+        earlier stages, as far as the run's evaluation would have asked it there. With a generative model the run then
+        equals one that had the task from the beginning. The task's rows are kept in the stage's folder.
+
+        With a limit the stage is tried, measured on the validation questions of all tasks, and taken back when it
+        breaks the limit; the folder is then as before, but for its history and status.
+
+        Args:
+            task: of a name that the run has not.
+            max_forgetting: by how much the mean score of the earlier tasks may fall; ``None`` for any amount.
+            min_gain: by how much the score of the new task must rise; ``None`` where it need not.
+            trust: let code from outside of lifelong run that the configuration names; by default only where the run
+                was made here.
+            quiet: no progress bars.
+
+        Returns:
+            Whether the stage was kept, and what it cost.
+
+        Raises:
+            RunError: the run is not finished, or another process works on it.
+            DataError: the task cannot be saved, or a limit needs validation questions that a task has not.
+            ConfigError: the run cannot be extended, such as a joint one, or the task does not fit its model.
+        """
+        from lifelong.extension import Limits, extend
+
+        trusted = made_here(self.path) if trust is None else trust
+        try:
+            return extend(self.path, task, Limits(max_forgetting, min_gain), trusted, quiet)
+        finally:
+            self._read_again()
+
+    def rollback(self, to: int) -> None:
+        """Take the run back to a stage that it had: later ones are removed, and can be learned again or replaced.
+
+        After it ``lifelong resume`` learns the stages of the configuration that are missing, and ``extend`` puts a task
+        in their place.
+
+        Args:
+            to: the last stage that stays; 0 is the untrained model.
+
+        Raises:
+            ConfigError: there is no such stage.
+            RunError: another process works on the run.
+        """
+        from lifelong.rollback import roll_back
+
+        roll_back(self.path, to)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        path = self.path
+        self.__dict__.clear()
+        self.__init__(path)
 
     @property
     def family(self) -> str:
@@ -268,19 +349,21 @@ class Run:
         """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score."""
         tables = []
         for index in range(self.folder.committed() + 1):
-            for path in sorted((self.folder.stage(index) / "predictions").glob("*.jsonl")):
+            folder = self.folder.stage(index)
+            for path in sorted(chain(folder.glob("predictions/*.jsonl"), folder.glob(f"{EARLIER}/*/*.jsonl"))):
                 task, split, book = path.stem.rsplit(".", 2)
-                rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-                place = {"stage": index, "task": task, "split": split, "pass": book}
+                rows = _json_lines(path)
+                stage = index if path.parent.name == "predictions" else int(path.parent.name)
+                place = {"stage": stage, "task": task, "split": split, "pass": book}
                 tables.append(pd.DataFrame([place | row for row in rows]))
+        tables.sort(key=lambda table: table["stage"].iloc[0])
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     @cached_property
     def passages(self) -> dict[str, str]:
         """The texts of the passages that predictions name, by id; none where every pass is closed-book."""
-        file = self.path / PASSAGES_FILE
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return {entry["id"]: entry["text"] for entry in map(json.loads, lines)}
+        files = (folder / PASSAGES_FILE for folder in (self.path, *self.folder.extensions()))
+        return {entry["id"]: entry["text"] for file in files if file.is_file() for entry in _json_lines(file)}
 
     def five_l(self, judge: Judge | None = None) -> pd.DataFrame:
         """The six figures of 5L-bench by stage, task and pass, see ``lifelong.five_l.five_l_table``.
@@ -361,3 +444,8 @@ class Run:
         self.folder.write_json("metrics.json", self.figures())
         for kind in PLOTS if self.routing_tables else PLOTS[:1]:
             self.plot(kind).savefig(self.path / f"{kind}.png", dpi=150, bbox_inches="tight")
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:  # str.splitlines would break texts with line separators of Unicode
+        return [json.loads(line) for line in lines]
