@@ -62,7 +62,7 @@ def checkpoints(folder: Path, stage: int) -> list[tuple[int, Path]]:
 
 
 def last_whole(folder: Path, stage: int) -> tuple[int, Path | None, list[str]]:
-    """Where a stage goes on.
+    """Where a stage goes on; checkpoints that are damaged are removed.
 
     Args:
         folder: of the run.
@@ -70,7 +70,7 @@ def last_whole(folder: Path, stage: int) -> tuple[int, Path | None, list[str]]:
 
     Returns:
         The number of steps that are done and the file to go on from, 0 and ``None`` for the stage's beginning; and what
-        is wrong with later checkpoints.
+        was wrong with later checkpoints.
     """
     problems = []
     for step, path in checkpoints(folder / FOLDER, stage):
@@ -78,6 +78,7 @@ def last_whole(folder: Path, stage: int) -> tuple[int, Path | None, list[str]]:
         if problem is None:
             return step, path / FILE, problems
         problems.append(problem)
+        remove_folder(path)
     return 0, None, problems
 
 

@@ -177,6 +177,8 @@ def extend(
     """Let a finished run learn a further task; see ``Run.extend``."""
     folder, reporter, limits = RunFolder(path), reporter or Reporter(quiet), limits or Limits()
     before = experiment_in(folder, trust)
+    if len(before.stages()) != len(before.tasks.learned):
+        raise ConfigError(f"{folder.path} has one stage for all tasks, and cannot be extended: begin a run of them all")
     with working_on(folder, reporter, "extend", task=task.name, **_given(limits)) as work:
         _check_finished(folder)
         after = folder.committed()
@@ -206,10 +208,6 @@ def _try(experiment: Experiment, folder: RunFolder, reporter: Reporter, work: Wo
     place = folder.pending
     record = _record(place)
     limits, stages, done = Limits(**record["limits"]), experiment.stages(), record["after"]
-    if len(stages) != done + 1:
-        raise ConfigError(
-            f"{folder.path} cannot be extended: its strategies plan {len(stages)} stages for {done + 1} tasks"
-        )
     loop = Loop(experiment, folder, stages, reporter, work.sign)
     task = stages[-1].task
     new_labels = _new_labels(loop, task)
