@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lifelong.errors import RunError
+from lifelong.inside import inside
 from lifelong.trust import sign
 
 ROW_FIELDS = ("stage", "task", "split", "pass", "metric", "score", "count", "sampled", "seconds")
@@ -135,7 +136,7 @@ class RunFolder:
             return
         manifest = json.loads((stage / "manifest.json").read_text(encoding="utf-8"))
         for name, checksum in manifest.items():
-            path = stage / name
+            path = inside(stage, name, stage / "manifest.json")
             if not path.is_file() or _checksum(path) != checksum:
                 problem = "has been altered" if path.is_file() else "is missing"
                 raise RunError(f"{path} {problem}: remove the folder {stage} to run this stage again")
