@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except LifelongError as error:
-        print(f"lifelong: {error}", file=sys.stderr)
+        from lifelong.console import printable
+
+        print(f"lifelong: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
@@ -145,8 +147,7 @@ def _study(config: dict, options: argparse.Namespace) -> int:
 
 
 def _dry_run(experiments: dict) -> int:
-    from rich.console import Console
-
+    from lifelong.console import Console
     from lifelong.reports.dry_run import show_preview
 
     for name, experiment in experiments.items():
@@ -159,37 +160,38 @@ def _dry_run(experiments: dict) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from lifelong.config import make_experiment, read_config
+    from lifelong.inside import check_links
     from lifelong.study import Study
     from lifelong.trust import made_here
 
     trust = options.trust or made_here(options.folder)
+    if not trust:
+        check_links(options.folder)
     if (options.folder / "study.json").is_file():
         return _finish_study(Study.load(options.folder, trust), options)
     if not (options.folder / "config.yaml").is_file():
         raise RunError(f"{options.folder} is not a run folder: it has no config.yaml")
     config = read_config(options.folder / "config.yaml") | {"folder": str(options.folder)}
-    return _finish_run(make_experiment(config, trust).run(options.quiet).path, options.quiet)
+    return _finish_run(make_experiment(config, trust, options.folder).run(options.quiet).path, options.quiet)
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from lifelong.console import Console
     from lifelong.reports.terminal import show_run, show_study
     from lifelong.run import Run
     from lifelong.study import Study
-    from lifelong.trust import made_here
 
     if (options.folder / "study.json").is_file():
-        show_study(Study.load(options.folder, made_here(options.folder)), Console())
+        show_study(Study.load(options.folder), Console())
     else:
         show_run(Run.load(options.folder), Console())
     return 0
 
 
 def _streams(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
+    from lifelong.console import Console
     from lifelong.registry import resolve_stream, stream_catalogue
     from lifelong.reports.terminal import show_stream
 
@@ -211,9 +213,8 @@ def _streams(options: argparse.Namespace) -> int:
 
 
 def _retrieve(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from lifelong.config import make_experiment, parse_overrides, read_config
+    from lifelong.console import Console
     from lifelong.library import Retrieval
     from lifelong.registry import call, resolve_stream
     from lifelong.reports.retrieval import retrieval_trial
@@ -252,8 +253,7 @@ def _build_stream(options: argparse.Namespace) -> int:
     }
     report = call(build_stream, {"folder": options.folder, "out": options.out} | settings | chosen, "")
     if not options.quiet:
-        from rich.console import Console
-
+        from lifelong.console import Console
         from lifelong.reports.documents import show_build_report
 
         show_build_report(report, options.out, Console())
@@ -262,8 +262,7 @@ def _build_stream(options: argparse.Namespace) -> int:
 
 def _finish_run(folder: Path, quiet: bool) -> int:
     if not quiet:
-        from rich.console import Console
-
+        from lifelong.console import Console
         from lifelong.reports.terminal import show_run
         from lifelong.run import Run
 
@@ -274,8 +273,7 @@ def _finish_run(folder: Path, quiet: bool) -> int:
 def _finish_study(study, options: argparse.Namespace) -> int:
     study.run(options.jobs, options.quiet)
     if not options.quiet:
-        from rich.console import Console
-
+        from lifelong.console import Console
         from lifelong.reports.terminal import show_study
 
         show_study(study, Console())
