@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors.torch import load_file
 
 from lifelong.errors import ModelError, RunError
+from lifelong.inside import inside
 
 DEFAULT = "default"  # the adapter that a run begins with
 ROLES = "roles.json"  # in the folder of several
@@ -104,6 +105,11 @@ def restore_adapters(model: PeftModel, folder: Path) -> None:
     for name in others:
         model.delete_adapter(name)
     files = _files(folder)
+    if DEFAULT not in files:
+        raise RunError(
+            f"{folder} has no {SAFETENSORS_WEIGHTS_NAME} of the adapter {DEFAULT!r}, and other kinds of files, such as "
+            f"{WEIGHTS_NAME}, are never read: remove the stage's folder to run it again"
+        )
     _restore(model, files.pop(DEFAULT).parent, DEFAULT)
     for name, file in sorted(files.items()):
         config = type(model.peft_config[DEFAULT]).from_pretrained(str(file.parent))
@@ -115,9 +121,24 @@ def restore_adapters(model: PeftModel, folder: Path) -> None:
 
 
 def _roles(folder: Path) -> dict[str, list[str]] | None:
-    """Which adapters are active, and of these trained; ``None`` where there is only the default one."""
+    """Which adapters are active, and of these trained; ``None`` where there is only the default one.
+
+    Raises:
+        RunError: the file is damaged, or a name in it is none of a folder in this one.
+    """
     file = folder / ROLES
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        roles = json.loads(file.read_text(encoding="utf-8"))
+        names = [*roles["active"], *roles["trained"]]
+        if set(roles) != {"active", "trained"} or not roles["active"]:
+            raise ValueError("needs adapters that are active, and those of them that are trained")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{file} is damaged ({error}): remove the stage's folder to run it again") from error
+    for name in names:  # the folder that this adapter is saved in with the next stage
+        inside(folder, name, file)
+    return roles
 
 
 def _restore(model: PeftModel, folder: Path, name: str) -> None:

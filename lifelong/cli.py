@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except LifelongError as error:
-        print(f"lifelong: {error}", file=sys.stderr)
+        from lifelong.console import printable
+
+        print(f"lifelong: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except Interrupted as stopped:
         print(f"lifelong: {stopped}", file=sys.stderr)
@@ -151,8 +153,7 @@ def _study(config: dict, options: argparse.Namespace) -> int:
 
 
 def _dry_run(experiments: dict) -> int:
-    from rich.console import Console
-
+    from lifelong.console import Console
     from lifelong.reports.dry_run import show_preview
 
     for name, experiment in experiments.items():
@@ -165,34 +166,35 @@ def _dry_run(experiments: dict) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     from lifelong.extension import resume
+    from lifelong.inside import check_links
     from lifelong.study import Study
     from lifelong.trust import made_here
 
     trust = options.trust or made_here(options.folder)
+    if not trust:
+        check_links(options.folder)
     if (options.folder / "study.json").is_file():
         return _finish_study(Study.load(options.folder, trust), options)
     return _finish_run(resume(options.folder, trust, options.quiet).path, options.quiet)
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from lifelong.console import Console
     from lifelong.reports.terminal import show_run, show_study
     from lifelong.run import Run
     from lifelong.study import Study
-    from lifelong.trust import made_here
 
     if (options.folder / "study.json").is_file():
-        show_study(Study.load(options.folder, made_here(options.folder)), Console())
+        show_study(Study.load(options.folder), Console())
     else:
         show_run(Run.load(options.folder), Console())
     return 0
 
 
 def _streams(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
+    from lifelong.console import Console
     from lifelong.registry import resolve_stream, stream_catalogue
     from lifelong.reports.terminal import show_stream
 
@@ -214,9 +216,8 @@ def _streams(options: argparse.Namespace) -> int:
 
 
 def _retrieve(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from lifelong.config import make_experiment, parse_overrides, read_config
+    from lifelong.console import Console
     from lifelong.library import Retrieval
     from lifelong.registry import call, resolve_stream
     from lifelong.reports.retrieval import retrieval_trial
@@ -255,8 +256,7 @@ def _build_stream(options: argparse.Namespace) -> int:
     }
     report = call(build_stream, {"folder": options.folder, "out": options.out} | settings | chosen, "")
     if not options.quiet:
-        from rich.console import Console
-
+        from lifelong.console import Console
         from lifelong.reports.documents import show_build_report
 
         show_build_report(report, options.out, Console())
@@ -265,8 +265,7 @@ def _build_stream(options: argparse.Namespace) -> int:
 
 def _finish_run(folder: Path, quiet: bool) -> int:
     if not quiet:
-        from rich.console import Console
-
+        from lifelong.console import Console
         from lifelong.reports.terminal import show_run
         from lifelong.run import Run
 
@@ -277,8 +276,7 @@ def _finish_run(folder: Path, quiet: bool) -> int:
 def _finish_study(study, options: argparse.Namespace) -> int:
     study.run(options.jobs, options.quiet)
     if not options.quiet:
-        from rich.console import Console
-
+        from lifelong.console import Console
         from lifelong.reports.terminal import show_study
 
         show_study(study, Console())

@@ -84,8 +84,7 @@ def _of_documents(folder: Path) -> Sequence[Task]:
 
 
 def _extend(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from lifelong.console import Console
     from lifelong.reports.lifecycle import show_attempt
     from lifelong.run import Run
 
@@ -114,8 +113,7 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from lifelong.console import Console
     from lifelong.reports.lifecycle import show_history
     from lifelong.run import Run
 

@@ -15,6 +15,7 @@ from peft import PeftConfig
 
 from lifelong.errors import ConfigError, suggestion
 from lifelong.experiment import Experiment
+from lifelong.inside import inside
 from lifelong.registry import SAVED_STREAM, STREAMS, build, call, find_stream, saved_stream
 from lifelong.strategies import Strategy
 
@@ -100,15 +101,17 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment:
+def make_experiment(config: Mapping[str, Any], trust: bool = True, home: str | Path = ".") -> Experiment:
     """The experiment that a configuration describes.
 
     Args:
         config: plain values, as in a YAML file; objects that are there already (a stream, a strategy) are used.
-        trust: allow code from outside of lifelong to be imported.
+        trust: allow code from outside of lifelong to be imported, and rows to be read wherever they are.
+        home: the folder of a configuration that is not trusted; the rows that it names by their place are in there.
 
     Raises:
         ConfigError: naming the key, with the nearest one where a name is unknown.
+        RunError: it is not trusted, and reads or writes outside of its folder.
     """
     names = [field.name for field in fields(Experiment)]
     for name in config:
@@ -134,12 +137,35 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True) -> Experiment
             config[key] = [build(item, f"{key}.{number}", packages, trust, kind) for number, item in enumerate(value)]
     for number, strategy in enumerate(config.get("strategies") or ()):
         reference = getattr(strategy, "stream_reference", None)  # rows from elsewhere, which code may make
+        where = f"strategies.{number}.init_args.source"
         if reference is not None:
-            find_stream(reference, trust, f"strategies.{number}.init_args.source")
+            find_stream(reference, trust, where)
+        if not trust:
+            source = getattr(strategy, "source", None)
+            _check_place(source if reference is None and isinstance(source, str) else _place(reference), where, home)
     for key in STREAMS:
         if config.get(key) is not None:
             find_stream(config[key], trust, key)  # only checked: the experiment keeps the reference, and builds it
-    return call(Experiment, config, "", keep=(*STREAMS, "evaluate", "template", "classification"))
+            if not trust:
+                _check_place(_place(config[key]), key, home)
+    if not trust and isinstance(config.get("trainer"), Mapping):
+        _check_place(config["trainer"].get("default_root_dir"), "trainer.default_root_dir", home)
+    keep = (*STREAMS, "evaluate", "retrieval", "template", "classification")
+    # of a text jsonargparse would ask whether it is a class
+    keep = (*keep, "adapter") if isinstance(config.get("adapter"), str) else keep
+    return call(Experiment, config, "", keep, trust)
+
+
+def _place(stream: Any) -> Any:
+    """The folder of a saved stream; ``None`` for other streams."""
+    stream = saved_stream(stream)
+    saved = isinstance(stream, Mapping) and stream.get("class_path") == SAVED_STREAM
+    return (stream.get("init_args") or {}).get("folder") if saved else None
+
+
+def _check_place(place: Any, where: str, home: str | Path) -> None:
+    if place is not None:
+        inside(home, Path(str(place)).expanduser().absolute(), where)
 
 
 class _Loader(yaml.SafeLoader):

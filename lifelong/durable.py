@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lifelong.errors import DiskFullError, RunError
+from lifelong.inside import inside
 
 MANIFEST = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -82,7 +83,10 @@ def damage(folder: Path, only: Iterable[str] | None = None) -> str | None:
     except ValueError:
         return f"{folder / MANIFEST} has been altered"
     for name in manifest if only is None else only:
-        path = folder / name
+        try:
+            path = inside(folder, name, folder / MANIFEST)
+        except RunError as error:
+            return str(error)
         if name not in manifest or not path.is_file():
             return f"{path} is missing" if name in manifest else f"{folder / MANIFEST} has been altered"
         if checksum(path) != manifest[name]:

@@ -127,7 +127,7 @@ def experiment_in(folder: RunFolder, trust: bool) -> Experiment:
         trust: allow code from outside of lifelong, which its configuration names.
     """
     folder.config()  # is it there, and as it was?
-    experiment = make_experiment(read_config(folder.config_file) | {"folder": str(folder.path)}, trust)
+    experiment = make_experiment(read_config(folder.config_file) | {"folder": str(folder.path)}, trust, folder.path)
     pending = folder.pending
     return extended(experiment, [*folder.extensions(), *([pending] if pending else [])])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import pickle
 import resource
 import sys
 import time
@@ -24,6 +25,7 @@ from lifelong.assembly import load_learner, make_trainer
 from lifelong.checkpoint import FOLDER as STEPS
 from lifelong.checkpoint import StepCheckpoints, StopTraining, last_whole
 from lifelong.durable import remove_folder
+from lifelong.errors import RunError
 from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import EARLIER, RunFolder, write_rows
 from lifelong.interruption import StopSign
@@ -122,6 +124,8 @@ class Loop:
                 trainer.fit(learner, loader, ckpt_path=checkpoint, weights_only=True)
         except StopTraining:
             self.sign.check(f"saved after step {len(learner.losses)} of stage {stage.index}, {self._how_to_go_on}")
+        except pickle.UnpicklingError as error:
+            raise RunError(f"{checkpoint} names code, which is not run: remove {checkpoint.parent}") from error
         costs = {
             "train_seconds": round(time.perf_counter() - started, 3),
             "steps": len(learner.losses),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import json
 import logging
 import os
 import warnings
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG
+from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS
+from peft.utils import WEIGHTS_NAME as PICKLED_ADAPTER
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -27,10 +30,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from lifelong.adapter_folder import check_alone
 from lifelong.errors import ModelError, suggestion
+from lifelong.inside import inside
 from lifelong.model_config import check_family, family_of
 from lifelong.quantization import Quantization, quantization_config
 from lifelong.randomness import derived_seed
@@ -90,6 +94,8 @@ def load_model(
         raise ModelError(f"unknown dtype {dtype!r}{suggestion(dtype, ('float32', 'bfloat16', 'float16', 'auto'))}")
     packed = quantization_config(quantization, trains_all=adapter is None)
     config, tokenizer, family = read_model(name, family, revision, trust_remote_code)
+    if not trust_remote_code:
+        check_model_folder(Path(_source(name)))
     if isinstance(adapter, PeftConfig):
         check_adapter(adapter, family)
     options = {
@@ -98,6 +104,7 @@ def load_model(
         "dtype": dtype,
         "quantization_config": packed,
         "device_map": device_map,
+        "use_safetensors": None if trust_remote_code else True,
         **without_pooler(family, config),
     }
     with _loading(name):
@@ -142,6 +149,25 @@ def read_model(
     if tokenizer.unk_token_id is not None and 2 * words.count(tokenizer.unk_token_id) >= len(words):
         raise ModelError(f"the tokenizer of {name!r} knows no words: the files of its vocabulary are missing")
     return config, tokenizer, family
+
+
+def check_model_folder(folder: Path) -> None:
+    """Whether a model's weights are safetensors, which hold nothing but numbers; of no account for names on the hub.
+
+    Raises:
+        ModelError: they are pickles, which can run code when they are read.
+        RunError: the index of their parts names a file outside of the folder.
+    """
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file():
+        for part in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()):
+            inside(folder, part, index)
+    pickles = sorted(file for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(ending))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{pickles[0]} is a pickle, which could run code, and is not read. If you know who made it, load it with "
+            "transformers, and write it again with save_pretrained: weights are read from model.safetensors"
+        )
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
@@ -246,6 +272,12 @@ def _with_adapter(model: PreTrainedModel, adapter: PeftConfig | str | Path, fami
 def adapter_config(source: str) -> PeftConfig:
     """The configuration of an adapter in a folder or on the hub, of a method of PEFT or of ``lifelong.adapters``."""
     importlib.import_module("lifelong.adapters")  # from then on PEFT knows its methods
+    pickled = Path(source) / PICKLED_ADAPTER
+    if pickled.is_file() and not (Path(source) / ADAPTER_WEIGHTS).is_file():
+        raise ModelError(
+            f"{pickled} is a pickle, which could run code, and is not read. If you know who made it, load it with PEFT "
+            f"and write it again with save_pretrained: weights are read from {ADAPTER_WEIGHTS}"
+        )
     check_alone(Path(source))
     return PeftConfig.from_pretrained(source)
 

@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lifelong.errors import ConfigError, LifelongError, suggestion
+from lifelong.named_code import is_reference, named_code
 from lifelong.task_stream import STREAM_FILE, TaskStream
 
 # packages that are imported for a configuration that was not allowed to: lifelong imports them anyway. What may be used
@@ -48,9 +49,8 @@ def find(reference: str, where: str, packages: tuple[str, ...] = (), trust: bool
         _allow(trust, where, reference)
         return _attribute(_module_of_file(file, where), name, where, reference, ())
     module, _, name = reference.rpartition(".")
-    for package in packages if not module else ():
-        if hasattr(importlib.import_module(package), name):
-            return getattr(importlib.import_module(package), name)
+    if not module:
+        module = next((one for one in packages if hasattr(importlib.import_module(one), name)), "")
     if not module:
         raise ConfigError(f"{where}: there is no {name!r}{suggestion(name, _exported(packages))}")
     if module == "__main__" and not hasattr(sys.modules["__main__"], name):
@@ -66,7 +66,9 @@ def find(reference: str, where: str, packages: tuple[str, ...] = (), trust: bool
     return found
 
 
-def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, keep: tuple[str, ...] = ()) -> Any:
+def call(
+    target: Callable[..., Any], arguments: Mapping[str, Any], where: str, keep: tuple[str, ...] = (), trust: bool = True
+) -> Any:
     """Call a class or function with arguments from a configuration, checked against its types by jsonargparse.
 
     Args:
@@ -74,9 +76,10 @@ def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, k
         arguments: by name; plain values are checked and converted, objects are passed as they are.
         where: the key, for messages.
         keep: arguments to pass as they are, also when they are plain.
+        trust: allow arguments that name classes, which jsonargparse would import.
 
     Raises:
-        ConfigError: an argument is unknown, missing, or of another type.
+        ConfigError: an argument is unknown, missing, of another type, or not allowed.
     """
     if not callable(target):
         raise ConfigError(f"{where}: {target!r} is neither a class nor a function")
@@ -90,6 +93,12 @@ def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, k
     for name in arguments:
         if name not in names and not takes_more:
             raise ConfigError(f"{prefix}{name}: there is no such setting{suggestion(name, names)}")
+    if not trust:
+        types = {name: _annotation(target, name) for name in names}
+        for name in [name for name in arguments if name not in keep]:
+            if (code := named_code(arguments[name], types.get(name, ""))) is not None:
+                _allow(trust, prefix + name, code)
+            keep = (*keep, name) if is_reference(arguments[name], types.get(name, "")) else keep
     checked_here = [name for name in arguments if name in names and name not in keep]
     plain = {name: arguments[name] for name in checked_here if _is_plain(arguments[name])}
     objects = {name: value for name, value in arguments.items() if name not in plain}
@@ -119,9 +128,13 @@ def call(target: Callable[..., Any], arguments: Mapping[str, Any], where: str, k
 
 def _expected(target: Callable[..., Any], name: str) -> str:
     """The type of an argument, as it is written."""
+    return re.sub(r"Literal\[(.*?)\]", r"one of \1", _annotation(target, name)).replace(" | ", " or ")
+
+
+def _annotation(target: Callable[..., Any], name: str) -> str:
     annotation = inspect.signature(target).parameters[name].annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"Literal\[(.*?)\]", r"one of \1", text.replace("typing.", "")).replace(" | ", " or ")
+    return text.replace("typing.", "")
 
 
 def _passed_on(target: Callable[..., Any], names: list[str]) -> set[str]:
@@ -157,7 +170,7 @@ def build(
     target = find(specification["class_path"], f"{where}.class_path", packages, trust)
     if kind is not None and not (inspect.isclass(target) and issubclass(target, kind)):
         raise ConfigError(f"{where}.class_path: {specification['class_path']!r} is not a {kind.__name__}")
-    return call(target, specification.get("init_args") or {}, f"{where}.init_args")
+    return call(target, specification.get("init_args") or {}, f"{where}.init_args", trust=trust)
 
 
 def saved_stream(stream: Any, folders: tuple[Path, ...] = (Path(),)) -> Any:
@@ -205,7 +218,10 @@ def find_stream(
         )
     registered = {point.name: point.value for point in entry_points(group=STREAM_ENTRY_POINTS)}
     reference = registered.get(reference, reference).replace(":", ".") if reference in registered else reference
-    return find(reference, where, ("streams",), trust)
+    found = find(reference, where, ("streams",), trust)
+    if isinstance(stream, Mapping) and (code := named_code(stream.get("init_args"))) is not None:
+        _allow(trust, f"{where}.init_args", code)
+    return found
 
 
 def resolve_stream(stream: TaskStream | str | Mapping[str, Any], where: str = "stream") -> TaskStream:

@@ -10,10 +10,12 @@ from typing import Any
 from lifelong import history
 from lifelong.errors import DiskFullError, DivergedError, RunError
 from lifelong.folder import RunFolder
+from lifelong.inside import check_links
 from lifelong.interruption import StopSign, stop_sign
 from lifelong.libraries import quiet_libraries
 from lifelong.lock import locked
 from lifelong.progress import Reporter
+from lifelong.trust import made_here
 
 
 @dataclass
@@ -41,8 +43,11 @@ def working_on(folder: RunFolder, reporter: Reporter, event: str = "run", **abou
         event, **about: what is done, for the history.
 
     Raises:
-        RunError: another process works on the folder, or it holds something else.
+        RunError: another process works on the folder, it holds something else, or it comes from elsewhere and has
+            links that leave it.
     """
+    if not made_here(folder.path):
+        check_links(folder.path)
     folder.claim()
     with quiet_libraries(), locked(folder.path), reporter, stop_sign() as sign:
         folder.tidy()

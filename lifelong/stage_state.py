@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from lifelong.adapter_folder import restore_adapters, save_adapters
+from lifelong.errors import RunError
 from lifelong.learner import Learner
-from lifelong.models import without_pooler
+from lifelong.models import check_model_folder, without_pooler
 
 
 def save_stage(learner: Learner, path: Path) -> None:
@@ -29,17 +32,33 @@ def save_stage(learner: Learner, path: Path) -> None:
 
 
 def restore_stage(learner: Learner, path: Path) -> None:
-    """Put a learner into the state that ``save_stage`` has written."""
+    """Put a learner into the state that ``save_stage`` has written.
+
+    Raises:
+        ModelError, RunError: something is missing or damaged, or is a pickle, which could run code.
+    """
     if isinstance(learner.model, PeftModel):
         restore_adapters(learner.model, path / "adapter")
     else:
         model = learner.model
         options = without_pooler(learner.family.name, model.config)
-        kept = type(model).from_pretrained(path / "model", dtype=model.dtype, **options)
+        check_model_folder(path / "model")
+        kept = type(model).from_pretrained(path / "model", dtype=model.dtype, use_safetensors=True, **options)
         model.load_state_dict(kept.state_dict())
     if learner.head is not None:
         learner.head.load_state(load_file(path / "head.safetensors"))
     for strategy in learner.strategies:
         file = path / "strategies" / f"{strategy.state_key}.pt"
-        strategy.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        strategy.load_state_dict(_state(file))
     learner.run_step = json.loads((path / "position.json").read_text())["run_step"]
+
+
+def _state(file: Path) -> dict[str, Any]:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = "names code, which is not run" if isinstance(error, pickle.UnpicklingError) else "cannot be read"
+        raise RunError(
+            f"{file} {reason}; a strategy's state is tensors and plain values: remove the folder {file.parent.parent} "
+            "to run this stage again"
+        ) from error

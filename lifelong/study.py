@@ -31,7 +31,7 @@ from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
 from lifelong.run import Run
 from lifelong.task_stream import TaskStream
-from lifelong.trust import sign
+from lifelong.trust import made_here, sign
 
 if TYPE_CHECKING:
     from lifelong.pictures import Picture
@@ -58,6 +58,10 @@ class Point:
     labels: Mapping[str, str]
     config: Mapping[str, Any]
     folder: Path
+
+    def experiment(self, trust: bool) -> Experiment:
+        """The experiment of this point; without trust its rows are in the study's folder."""
+        return make_experiment({**_fresh(self.config), "folder": str(self.folder)}, trust, self.folder.parent)
 
 
 class Study:
@@ -111,15 +115,12 @@ class Study:
             for key, _, value in combination:
                 override(config, key, value, f"vary.{key}")
             labels = {key: label for key, label, _ in combination}
-            name = ",".join(f"{key.rpartition('.')[2]}={_slug(label)}" for key, label in labels.items())
+            name = ",".join(f"{_slug(key.rpartition('.')[2])}={_slug(label)}" for key, label in labels.items())
             yield Point(labels, config, self.folder / name)
 
     def experiments(self) -> dict[str, Experiment]:
         """The experiments of the grid by name, to look at: ``run`` makes its own."""
-        return {
-            point.folder.name: make_experiment({**_fresh(point.config), "folder": str(point.folder)}, self.trust)
-            for point in self._points()
-        }
+        return {point.folder.name: point.experiment(self.trust) for point in self._points()}
 
     def run(self, jobs: int = 1, quiet: bool = False) -> Study:
         """Run what is not finished yet.
@@ -133,7 +134,7 @@ class Study:
                 a class exists in this one only.
         """
         for point in self.points:
-            make_experiment(_fresh(point.config), self.trust)  # all mistakes before the first run, not after hours
+            point.experiment(self.trust)  # all mistakes before the first run, not after hours
         self._write()
         if jobs > 1:
             self._run_in_processes(jobs, quiet)
@@ -158,7 +159,7 @@ class Study:
                 futures = {pool.submit(_run_point, point, self.trust, True): point for point in self.points}
                 for number, future in enumerate(as_completed(futures), start=1):
                     outcome = future.result() or "done"
-                    reporter.line(f"{number}/{len(futures)} {futures[future].folder.name}: {outcome}")
+                    reporter.line(f"{number}/{len(futures)} {futures[future].folder.name}: {escape(outcome)}")
         except (BrokenProcessPool, PicklingError, AttributeError) as error:
             raise ConfigError(
                 f"jobs: a run could not be handed to another process ({error}). Classes and functions of a notebook "
@@ -187,13 +188,23 @@ class Study:
         write_text(self.folder / "study.json", json.dumps(index, indent=1))
 
     @classmethod
-    def load(cls, folder: str | Path, trust: bool = True) -> Study:
-        """The study in a folder, finished or not."""
+    def load(cls, folder: str | Path, trust: bool | None = None) -> Study:
+        """The study in a folder, finished or not.
+
+        Args:
+            folder: where it is.
+            trust: allow code from outside of lifelong that its settings name; by default if it was made here.
+
+        Raises:
+            RunError, ConfigError: it is no folder of a study, or its settings cannot be used.
+        """
         folder = Path(folder)
         if not (folder / "study.json").is_file():
             raise RunError(f"{folder} is not a study: it has no study.json")
         config = read_config(folder / "config.yaml")
-        return cls(config, config.pop("vary"), folder, trust)
+        if not isinstance(config.get("vary"), Mapping):
+            raise RunError(f"{folder} is not a study: the config.yaml there has no values to vary")
+        return cls(config, config.pop("vary"), folder, made_here(folder) if trust is None else trust)
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -247,8 +258,7 @@ class Study:
 def _run_point(point: Point, trust: bool, quiet: bool) -> str | None:
     """Run one point. Returns why it failed, or ``None``; at module level, for processes."""
     try:
-        experiment = make_experiment({**_fresh(point.config), "folder": str(point.folder)}, trust)
-        experiment.run(quiet)
+        point.experiment(trust).run(quiet)
     except LifelongError as error:
         return str(error)
     except Exception as error:  # one run's failure must not end the others; its folder has the reason

@@ -15,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 from lifelong import examples
 from lifelong.errors import DataError, suggestion
 from lifelong.examples import Located
+from lifelong.inside import inside
 from lifelong.tasks import SAVED_SETTINGS, Task, check_name
 
 STREAM_FILE = "stream.json"  # the index of a saved stream, in its folder
@@ -254,18 +255,28 @@ class TaskStream(Sequence[Task]):
 
     @classmethod
     def load(cls, folder: str | Path) -> TaskStream:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: there is no such stream, or its index or a row is damaged.
+            RunError: its index names a file outside of the folder.
+        """
         folder = Path(folder)
+        file = folder / STREAM_FILE
         try:
-            index = json.loads((folder / STREAM_FILE).read_text(encoding="utf-8"))
+            index = json.loads(file.read_text(encoding="utf-8"))
+            tasks = []
+            for entry in index["tasks"]:
+                names = {split: entry.pop(split, None) for split in ("train", "test", "validation")}
+                splits = {split: name and inside(folder, name, file) for split, name in names.items()}
+                tasks.append(Task.from_jsonl(**splits, **entry))
+            return cls(index["name"], tasks)
         except FileNotFoundError:
             raise DataError(f"there is no saved stream in {folder}") from None
-        tasks = []
-        for entry in index["tasks"]:
-            names = {split: entry.pop(split, None) for split in ("train", "test", "validation")}
-            splits = {split: file and folder / file for split, file in names.items()}
-            tasks.append(Task.from_jsonl(**splits, **entry))
-        return cls(index["name"], tasks)
+        except DataError:
+            raise
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise DataError(f"{file} is no index of a saved stream ({error}): save the stream again") from error
 
 
 def _with_task_in_ids(task: Task, rows: Dataset) -> Dataset:

@@ -23,6 +23,7 @@ from lifelong.metrics.answers import resolve_metric
 Metric = str | Callable[[str, Mapping[str, Any]], float]
 Rows = Dataset | Iterable[Row]
 KINDS = ("knowledge", "downstream")
+LONGEST_NAME = 200  # bytes; with what is put behind it, it names a file, which may have 255
 SAVED_SETTINGS = ("name", "kind", "metric", "passages", "measure_only", "source", "licence")
 
 
@@ -347,8 +348,10 @@ class Task:
 
 def check_name(kind: str, name: str) -> None:
     """Raise a DataError for a name that cannot be part of a file's."""
-    if not re.fullmatch(r"\w[\w.\- ]*", unicodedata.normalize("NFC", name)):
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.\- ]*", unicodedata.normalize("NFC", name)):
         raise DataError(f"{kind} name {name!r}: use letters, digits, spaces, '_', '-' and '.'")
+    if len(name.encode()) > LONGEST_NAME:
+        raise DataError(f"{kind} name {name[:40]!r}...: has {len(name.encode())} bytes, use at most {LONGEST_NAME}")
 
 
 def _pieces(text: str, characters: int) -> Iterator[str]:

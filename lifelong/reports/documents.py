@@ -21,7 +21,7 @@ SHOWN_CHARACTERS = 160  # of a question
 
 def show_build_report(report: BuildReport, out: Path, console: Console) -> None:
     """Tasks, what was kept and dropped and why, with samples, and what to do next."""
-    tasks = Table(title=f"{out}: {len(report.tasks)} tasks", title_justify="left", header_style="bold")
+    tasks = Table(title=escape(f"{out}: {len(report.tasks)} tasks"), title_justify="left", header_style="bold")
     tasks.add_column("task")
     tasks.add_column("questions", justify="right")
     for name, count in report.tasks.items():
@@ -46,4 +46,4 @@ def show_build_report(report: BuildReport, out: Path, console: Console) -> None:
         for sample in samples:
             question = shorten(sample["question"], SHOWN_CHARACTERS, placeholder=" ...")
             console.print(Text(f"  {question} -> {sample['answer']}  [{sample['document']}]"))
-    console.print(f"Look at it: lifelong streams {out}. Learn it: stream: {out} in a configuration.", highlight=False)
+    console.print(Text(f"Look at it: lifelong streams {out}. Learn it: stream: {out} in a configuration."))

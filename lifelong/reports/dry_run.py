@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lifelong.footprint import gigabytes
 
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
 def show_preview(preview: Preview, title: str, console: Console) -> None:
     """Stages with their rows, tokens and steps; then what is asked, memory, and disk."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     table.add_column("stage")
     for name in ("rows", "tokens per epoch", "learned", "longest row", "steps"):
         table.add_column(name, justify="right")
     for number, stage in enumerate(preview.stages, start=1):
         counts = (stage.rows, stage.tokens, stage.learned, stage.longest, stage.steps)
-        table.add_row(f"{number} {stage.name}", *(f"{count:,}" for count in counts))
+        table.add_row(Text(f"{number} {stage.name}"), *(f"{count:,}" for count in counts))
     if len(preview.stages) > 1:
         sums = [
             sum(getattr(stage, name) for stage in preview.stages) for name in ("rows", "tokens", "learned", "steps")
@@ -34,7 +35,7 @@ def show_preview(preview: Preview, title: str, console: Console) -> None:
     for stage in preview.stages:
         if stage.shortened:
             counts = ", ".join(f"{count} {what}" for what, count in stage.shortened.items())
-            console.print(f"[yellow]{stage.name}: missing, or shortened to fit: {counts}[/yellow]", highlight=False)
+            console.print(Text(f"{stage.name}: missing, or shortened to fit: {counts}", "yellow"))
     for note in preview.notes:
         console.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -44,20 +45,21 @@ def show_preview(preview: Preview, title: str, console: Console) -> None:
     facts.add_row("questions asked", f"{preview.questions:,} over the whole run")
     memory = preview.memory
     if memory is None:
-        facts.add_row("memory", f"cannot be said: {preview.no_memory}")
+        facts.add_row("memory", Text(f"cannot be said: {preview.no_memory}"))
     else:
         share = memory.trainable_parameters / memory.total_parameters
         trainable = f"{memory.trainable_parameters:,} of {memory.total_parameters:,} ({share:.2%})"
         facts.add_row("trained parameters", trainable)
         for label, line in _beside(memory.account) if memory.account else ():
-            facts.add_row(label, line)
+            facts.add_row(label, Text(line))
         facts.add_row("memory", f"about {memory}")
         facts.add_row("", f"for a batch of {memory.workload.batch_size} rows of {memory.workload.length} tokens")
     if preview.available is not None:
         facts.add_row("", f"{gigabytes(preview.available)} are free on {preview.device}")
     facts.add_row("disk", f"about {gigabytes(preview.disk)}; {gigabytes(preview.free_disk)} are free")
     if preview.kept:
-        facts.add_row("", f"strategies keep: {', '.join(f'{name} {what}' for name, what in preview.kept.items())}")
+        kept = ", ".join(f"{name} {what}" for name, what in preview.kept.items())
+        facts.add_row("", Text(f"strategies keep: {kept}"))
     console.print(facts)
 
 

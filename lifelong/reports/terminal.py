@@ -29,7 +29,7 @@ def matrix_table(matrix: AccuracyMatrix, title: str) -> Table:
 
     Held-out tasks stand behind an empty column.
     """
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     table.add_column("")
     for task in matrix.tasks:
         table.add_column(Text(task, overflow="fold"), justify="right")
@@ -54,11 +54,11 @@ def show_run(run: Run, console: Console) -> None:
     """The state of a run, what its adapter does, a matrix for each split and pass, and every figure."""
     status = {"state": "begun", "stage": 0, "stages": run.environment.get("stages", "?")} | run.status
     where = f"[bold]{escape(str(run.path))}[/bold]"
-    console.print(f"{where}: {status['state']}, stage {status['stage']} of {status['stages']}")
+    console.print(f"{where}: {escape('{state}, stage {stage} of {stages}'.format(**status))}")
     if status.get("reason"):
-        console.print(f"[red]{escape(status['reason'])}[/red]")
+        console.print(Text(str(status["reason"]), "red"))
     if status["state"] != "done":
-        console.print(f"Go on with: lifelong resume {run.path}")
+        console.print(f"Go on with: lifelong resume {escape(str(run.path))}")
     if run.folder.committed() < 0:
         return
     console.print(f"model: {run.config['model']}, {run.family}", highlight=False, markup=False)
@@ -75,7 +75,7 @@ def show_run(run: Run, console: Console) -> None:
         kind = "perplexity" if metric == "perplexity" else "score"
         matrix = run.matrix_of(split, book, kind)
         console.print(matrix_table(matrix, f"{metric}, {split} questions, {book} book"), "")
-        figures = Table(title=f"figures of {split}, {book} book", title_justify="left", header_style="bold")
+        figures = Table(title=escape(f"figures of {split}, {book} book"), title_justify="left", header_style="bold")
         figures.add_column("figure", no_wrap=True)
         figures.add_column("value", justify="right")
         figures.add_column("definition")
@@ -112,7 +112,7 @@ def show_adapter(account: Mapping[str, Any], console: Console) -> None:
         rank = "" if cost["rank"] is None else f", rank {cost['rank']}"
         flops = (cost[f"{way}_flops"] for way in ("forward", "training"))
         table.add_row(
-            name + rank,
+            Text(name + rank),
             f"{cost['parameters']:,}",
             f"{cost['parameters'] / account['full']['parameters']:.2%}",
             f"{sum(cost['bytes'].values()) / 1e6:,.2f}",
@@ -134,7 +134,7 @@ def _show_auxiliary(run: Run, console: Console) -> None:
         return
     table = Table(title="auxiliary losses, mean over a stage's steps", title_justify="left", header_style="bold")
     for name in ("stage", *names):
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for stage, some in enumerate(means):
         if some:
             table.add_row(str(stage), *(f"{some[name]:.4g}" if name in some else "-" for name in names))
@@ -152,14 +152,14 @@ def show_retrieval_trial(quality: pd.DataFrame, missed: pd.DataFrame, k: int, sh
 
 
 def _quality_table(quality: pd.DataFrame, title: str) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     names = {"first": "recall@1", "recall": "recall@k", "mrr": "MRR", "ndcg": "nDCG"}
     figures = [name for name in names if name in quality]
     for name in ("task", "split", "questions", *figures):
         table.add_column(names.get(name, name), justify="left" if name in ("task", "split") else "right")
     for row in quality.to_dict("records"):
         cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in figures)
-        table.add_row(Text(row["task"], overflow="fold"), row["split"], str(row["questions"]), *cells)
+        table.add_row(Text(row["task"], overflow="fold"), Text(row["split"]), str(row["questions"]), *cells)
     return table
 
 
@@ -195,7 +195,7 @@ def _show_five_l(run: Run, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("task", "pass") else "right")
     for row in rows[rows["stage"] == rows["stage"].max()].to_dict("records"):
         cells = ("-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in shown)
-        table.add_row(Text(row["task"], overflow="fold"), row["pass"], *cells)
+        table.add_row(Text(row["task"], overflow="fold"), Text(row["pass"]), *cells)
     console.print(table)
     for name in shown:
         if name in DEFINITIONS:
@@ -239,23 +239,23 @@ def show_study(study: Study, console: Console) -> None:
     )
     state = ["state"] if set(frame["state"]) != {"done"} else []
     shown = [*study.vary, *state, *(name for name in figures if name in frame)]
-    table = Table(title=str(study.folder), title_justify="left", header_style="bold")
+    table = Table(title=escape(str(study.folder)), title_justify="left", header_style="bold")
     for name in shown:
         label = name in (*study.vary, "state")
         words = name.split("_")
         table.add_column(
-            " ".join(words),
+            Text(" ".join(words)),
             justify="left" if label else "right",
             no_wrap=label,
             min_width=max(map(len, words)),  # rich would rather cut a word than let a wider column go
         )
     for row in frame.to_dict("records"):
-        table.add_row(*(_cell(row.get(name)) for name in shown))
+        table.add_row(*(Text(_cell(row.get(name))) for name in shown))
     console.print(table)
     for row in frame.to_dict("records"):
         if isinstance(row.get("reason"), str):
             label = ", ".join(f"{key} {row[key]}" for key in study.vary)
-            console.print(f"[red]{escape(label)}: {escape(row['reason'])}[/red]")
+            console.print(Text(f"{label}: {row['reason']}", "red"))
 
 
 def show_stream(stream: TaskStream, console: Console) -> None:
@@ -297,7 +297,7 @@ def _stream_table(stream: TaskStream) -> tuple[Table, dict[str, str]]:
     if not any(counts["validation"]):
         del counts["validation"]
     several = len(stream) > 1
-    table = Table(title=stream.name, title_justify="left", header_style="bold", show_footer=several)
+    table = Table(title=escape(stream.name), title_justify="left", header_style="bold", show_footer=several)
     table.add_column("task", "in all", overflow="fold")
     for name, values in counts.items():
         table.add_column(name, f"{sum(values):,}", justify="right", no_wrap=True)
@@ -305,7 +305,7 @@ def _stream_table(stream: TaskStream) -> tuple[Table, dict[str, str]]:
         table.add_column(name)
     for number, task in enumerate(stream):
         sizes = [f"{values[number]:,}" for values in counts.values()]
-        table.add_row(Text(task.name), *sizes, *(values[number] for values in differing.values()))
+        table.add_row(Text(task.name), *sizes, *(Text(values[number]) for values in differing.values()))
     return table, shared
 
 

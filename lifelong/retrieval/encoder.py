@@ -18,6 +18,8 @@ from lifelong.store import Store, key_of, weights_digest
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+SAFE = {"use_safetensors": True}  # pickles of weights could run code
+
 
 class PassageEncoder(ABC):
     """Turns texts into vectors whose inner product says how well a passage fits a question.
@@ -174,7 +176,7 @@ def _load(name: str, device: str | None) -> SentenceTransformer:
 
     try:
         with quiet_libraries():
-            return SentenceTransformer(name, device=device)
+            return SentenceTransformer(name, device=device, model_kwargs=SAFE)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"no encoder {name!r}: neither a folder with a model of sentence-transformers nor a name that could be "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lifelong.errors import ModelError
 from lifelong.libraries import quiet_libraries
+from lifelong.retrieval.encoder import SAFE
 from lifelong.retrieval.passages import Hit
 
 if TYPE_CHECKING:
@@ -54,6 +55,6 @@ def load_cross_encoder(name: str, device: str | None) -> CrossEncoder:
 
     try:
         with quiet_libraries():
-            return CrossEncoder(name, device=device)
+            return CrossEncoder(name, device=device, model_kwargs=SAFE)
     except (OSError, ValueError) as error:
         raise ModelError(f"no cross-encoder {name!r} in a folder or on the hub ({error})") from error
