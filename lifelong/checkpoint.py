@@ -97,6 +97,7 @@ def pack(learner: Learner, checkpoint: dict[str, Any]) -> None:
         "auxiliary": learner.auxiliary,
         "run_step": learner.run_step,
         "counts": dict(learner.encoder.counts),
+        "seconds": learner.watch.so_far(),
     }
 
 
@@ -110,3 +111,4 @@ def unpack(learner: Learner, checkpoint: dict[str, Any]) -> None:
     learner.run_step = own["run_step"]
     learner.encoder.counts.clear()
     learner.encoder.counts.update(own["counts"])
+    learner.watch.seconds.update(own["seconds"])

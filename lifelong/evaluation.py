@@ -14,7 +14,7 @@ from lifelong.asking import answers_by_route
 from lifelong.data import collate
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DataError, suggestion
-from lifelong.generation import by_length, choice_log_likelihoods, generate
+from lifelong.generation import answer_text, by_length, choice_log_likelihoods, generate, generate_tokens
 from lifelong.learner import Learner
 from lifelong.library import BOOKS, Shown, passage_id
 from lifelong.losses import row_losses
@@ -94,7 +94,8 @@ class Answers:
         count: questions asked.
         sampled: whether these are a sample of all.
         seconds: wall-clock time.
-        predictions: one mapping per question: ``id, question, answers, prediction, score``, and with an open book
+        predictions: one mapping per question: ``id, question, answers, prediction, score``, ``cut`` where the answer
+            was as long as is allowed and had no end, and with an open book
             the ``passages`` that were shown, the most relevant first, with the ``score`` of those that were retrieved,
             and those that are ``gold``.
     """
@@ -213,9 +214,9 @@ def _texts(
     settings: Evaluation,
     book: str,
     advance: Callable[[int], None],
-) -> list[str]:
-    """Answers to questions, free ones and ranked choices."""
-    texts: list[str] = [""] * len(questions)
+) -> list[tuple[str, bool]]:
+    """Answers to questions, free ones and ranked choices, and whether each was cut at the longest length."""
+    said = [("", False)] * len(questions)
     free = [number for number, question in enumerate(questions) if not question.row["choices"]]
     competing = {
         number: learner.family.candidates(question.row)
@@ -233,9 +234,12 @@ def _texts(
             [learner.encoder.reserve(limit)] * len(free),
             [questions[number].shown for number in free],
         )
-        answers = generate(learner, prompts, limit, settings.batch_size, advance)
-        for number, answer in zip(free, answers, strict=True):
-            texts[number] = learner.encoder.frame_of(questions[number].row).bare(answer)
+        written = generate_tokens(learner, prompts, limit, settings.batch_size, advance)
+        ends = set(learner.encoder.ends)
+        for number, tokens in zip(free, written, strict=True):
+            frame, text = learner.encoder.frame_of(questions[number].row), answer_text(learner, tokens)
+            cut = not ends.intersection(tokens) and not (frame.after and frame.after in text)
+            said[number] = frame.bare(text), cut
     if ranked:
         rows, texts_asked = [questions[n].row for n in ranked], [questions[n].text for n in ranked]
         tokens = learner.encoder.continuations(
@@ -255,14 +259,16 @@ def _texts(
         for number, scores, some in zip(ranked, likelihoods, choices, strict=True):
             if settings.normalize_length:
                 scores = [score / len(choice) for score, choice in zip(scores, some, strict=True)]
-            texts[number] = competing[number][scores.index(max(scores))]
-    return texts
+            said[number] = competing[number][scores.index(max(scores))], False
+    return said
 
 
-def _score(task: Task, questions: Sequence[_Question], texts: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
+def _score(
+    task: Task, questions: Sequence[_Question], said: Sequence[tuple[str, bool]]
+) -> tuple[float, list[dict[str, Any]]]:
     """The mean score of the answers, and a prediction for each."""
     predictions = []
-    for question, text in zip(questions, texts, strict=True):
+    for question, (text, cut) in zip(questions, said, strict=True):
         if callable(task.metric):
             value = float(task.metric(text, question.row))
         elif question.row["choices"] and task.metric == "exact_match":
@@ -272,7 +278,7 @@ def _score(task: Task, questions: Sequence[_Question], texts: Sequence[str]) -> 
             value = resolve_metric(task.metric)(text, question.row["answers"])
         if not math.isfinite(value):
             raise DataError(f"task {task.name!r}, row {question.row['id']!r}: the metric gave {value}")
-        predictions.append(_prediction(question, text, value))
+        predictions.append(_prediction(question, text, value) | ({"cut": True} if cut else {}))
     return sum(entry["score"] for entry in predictions) / len(predictions), predictions
 
 

@@ -35,6 +35,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._costs: dict[int, dict[str, Any]] = {}
         self._intact: set[Path] = set()  # folders whose checksums were right; large ones are read once
 
     @property
@@ -157,8 +158,11 @@ class RunFolder:
 
     def costs(self, stages: Iterable[int] | None = None) -> list[dict[str, Any]]:
         """What each committed stage, or each of some, cost; stage 0 is the untrained model's evaluation."""
-        stages = range(self.committed() + 1) if stages is None else stages
-        return [json.loads((self.stage(index) / "costs.json").read_text(encoding="utf-8")) for index in stages]
+        stages = list(range(self.committed() + 1) if stages is None else stages)
+        for index in stages:
+            if index not in self._costs:
+                self._costs[index] = json.loads((self.stage(index) / "costs.json").read_text(encoding="utf-8"))
+        return [self._costs[index] for index in stages]
 
     def environment(self) -> dict[str, Any]:
         """Where the run was begun, on what, and which tasks it has by now."""
@@ -207,11 +211,21 @@ class RunFolder:
         """Whether every stage is there."""
         return self.committed() >= self.environment()["stages"]
 
+    def totals(self) -> dict[str, dict[str, float]]:
+        """What all stages took together, by kind and name: ``rows``, ``questions`` and ``seconds``."""
+        totals: dict[str, dict[str, float]] = {kind: {} for kind in ("rows", "questions", "seconds")}
+        for costs in self.costs():
+            for kind, total in totals.items():
+                for name, value in costs.get(kind, {}).items():
+                    total[name] = round(total.get(name, 0) + value, 3)
+        return totals
+
     def write_status(self, state: str, reason: str | None = None) -> None:
         """Write ``status.json``: where the run stands, and what it took so far."""
         stage, stages = max(self.committed(), 0), self.environment()["stages"]
         because = {"reason": reason} if reason else {}
-        self.write_json("status.json", {"state": state, "stage": stage, "stages": stages} | because)
+        where = {"state": state, "stage": stage, "stages": stages}
+        self.write_json("status.json", where | because | self.totals() | history.counts(self.path))
 
     def read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -24,6 +24,7 @@ from lifelong.preparation import lengths, prepare
 from lifelong.prompts import PromptTemplate
 from lifelong.randomness import derived_seed
 from lifelong.recent import RecentRows
+from lifelong.stopwatch import STRATEGY, Stopwatch
 from lifelong.strategies.base import Stage, Strategy
 from lifelong.training import Training
 
@@ -57,6 +58,7 @@ class Learner(LightningModule):
         divisor: of the current step: what the sum of a micro-batch's weighted row losses is divided by; 0-dim.
         losses: of the current stage, one 0-dim tensor per optimiser step: the answers' loss and what strategies made of
             it, without the auxiliary losses of adapters, which are logged by names of their own.
+        watch: where the time of the current stage goes.
         auxiliary: of the current stage, the sum of each auxiliary loss over its optimiser steps, by name.
 
     Raises:
@@ -102,6 +104,7 @@ class Learner(LightningModule):
         self.divisor = torch.ones(())
         self.losses: list[torch.Tensor] = []
         self.auxiliary: dict[str, torch.Tensor] = {}
+        self.watch = Stopwatch()
         self._rows = RecentRows(self.encoder)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.forward_parameters = frozenset(inspect.signature(base.forward).parameters)
@@ -129,6 +132,7 @@ class Learner(LightningModule):
             The loader of its optimiser steps: of those that are left of the epoch, and then of whole epochs.
         """
         self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, RecentRows(self.encoder)
+        self.watch.seconds.clear()
         self.family.begin_stage(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
@@ -192,8 +196,9 @@ class Learner(LightningModule):
     def training_step(self, batches: list[Batch], batch_idx: int) -> None:
         """One optimiser step on a list of micro-batches."""
         torch.manual_seed(derived_seed(self.seed, "step", self.stage.index, self.trainer.global_step))
-        for strategy in self.strategies:
-            batches = [strategy.extend_batch(self, batch) for batch in batches]
+        with self.watch.measuring(STRATEGY):
+            for strategy in self.strategies:
+                batches = [strategy.extend_batch(self, batch) for batch in batches]
         tokens = sum(answer_weight(batch) for batch in batches)
         self.divisor = tokens / len(batches)
         total = torch.zeros((), device=self.device)
@@ -205,7 +210,7 @@ class Learner(LightningModule):
                 auxiliary.note()
                 loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
                 for strategy in self.strategies:
-                    with auxiliary.silenced():
+                    with auxiliary.silenced(), self.watch.measuring(STRATEGY):
                         before, loss = loss, strategy.loss(self, batch, outputs, loss)
                     if loss is not before:
                         change = (loss - before).detach() / len(batches)

@@ -9,7 +9,7 @@ import pickle
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
 from lifelong.progress import Reporter, StepProgress
 from lifelong.stage_state import restore_stage, save_stage
+from lifelong.stopwatch import AROUND, FIT, timed
 from lifelong.strategies.base import Stage
 from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.tasks import Task
@@ -91,7 +92,8 @@ class Loop:
 
     def _stage_zero(self) -> None:
         with self.folder.commit(0) as path:
-            self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0, "auxiliary": {}})
+            nothing = {"rows": {"read": 0, "dropped": 0, "truncated": 0}, "seconds": self.learner.watch.split()}
+            self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0, "auxiliary": {}} | nothing)
         self._report(0)
 
     def learn(self, stage: Stage, accept: Callable[[Path], Sequence[tuple[int, Answers]]] = lambda path: ()) -> None:
@@ -116,25 +118,28 @@ class Loop:
         learner.to(self.device).train()
         # as the fit will: when a run begins, or is resumed, the weights are of the type that they were read in
         trainer.precision_plugin.convert_module(learner)
-        for strategy in self.strategies:
-            strategy.before_stage(learner, stage)
-        started = time.perf_counter()
+        with learner.watch.measuring(AROUND):
+            for strategy in self.strategies:
+                strategy.before_stage(learner, stage)
         try:
-            with interruptible(trainer):
+            with interruptible(trainer), learner.watch.measuring(FIT):
                 trainer.fit(learner, loader, ckpt_path=checkpoint, weights_only=True)
         except StopTraining:
             self.sign.check(f"saved after step {len(learner.losses)} of stage {stage.index}, {self._how_to_go_on}")
         except pickle.UnpicklingError as error:
             raise RunError(f"{checkpoint} names code, which is not run: remove {checkpoint.parent}") from error
+        learner.to(self.device)  # the Trainer's teardown left it on the CPU
+        with learner.watch.measuring(AROUND):
+            for strategy in self.strategies:
+                strategy.after_stage(learner, stage)
         costs = {
-            "train_seconds": round(time.perf_counter() - started, 3),
+            "train_seconds": round(learner.watch.seconds[FIT], 3),
             "steps": len(learner.losses),
             "train_rows": len(stage.train),
             "auxiliary": {name: float(total) / len(learner.losses) for name, total in learner.auxiliary.items()},
+            "rows": {"read": len(stage.train), "dropped": 0, "truncated": _truncations(learner.encoder.counts)},
+            "seconds": {name: round(value, 3) for name, value in learner.watch.split().items()},
         }
-        learner.to(self.device)  # the Trainer's teardown left it on the CPU
-        for strategy in self.strategies:
-            strategy.after_stage(learner, stage)
         with self.folder.commit(stage.index) as path:
             earlier = accept(path)
             save_stage(self.learner, path)
@@ -159,7 +164,7 @@ class Loop:
             experiment,
             max_epochs=epochs,
             callbacks=[
-                *self.strategies,
+                *timed(self.learner.watch, self.strategies),
                 StepProgress(self.reporter),
                 *copy.deepcopy(list(experiment.callbacks)),
                 StepCheckpoints(self.folder.path, experiment.checkpoint_every, self.sign),
@@ -177,9 +182,12 @@ class Loop:
         with routing_kept(self.learner.model, path) as of_task:
             results = self.ask(self.experiment.tasks, index, of_task)
         _write_answers(path, [*earlier, *((index, answers) for answers in results)])
+        seconds = round(time.perf_counter() - started, 3)
         trainable, total_parameters = models.count_parameters(self.learner)
         costs |= {
-            "evaluate_seconds": round(time.perf_counter() - started, 3),
+            "evaluate_seconds": seconds,
+            "seconds": costs["seconds"] | {"evaluation": seconds},
+            "questions": _questions(results),
             "trainable_parameters": trainable,
             "total_parameters": total_parameters,
             "strategy_bytes": _strategy_bytes(path),
@@ -267,6 +275,19 @@ def _write_answers(path: Path, results: Sequence[tuple[int, Answers]]) -> None:
         lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in answers.predictions)
         file.write_text(lines, encoding="utf-8")
     write_rows(path / "rows.csv", rows)
+
+
+def _questions(results: Sequence[Answers]) -> dict[str, int]:
+    """How many were answered; how many of the answers are empty, and how many were cut at the longest length."""
+    entries = [entry for answers in results for entry in answers.predictions]
+    spoken = [entry for answers in results if answers.metric != "perplexity" for entry in answers.predictions]
+    empty = sum(not entry["prediction"] for entry in spoken)
+    return {"answered": len(entries), "empty": empty, "cut": sum(entry.get("cut", False) for entry in spoken)}
+
+
+def _truncations(counts: Mapping[str, int]) -> int:
+    """How often something was left out of a row that is learned, so that it fits."""
+    return sum(count for what, count in counts.items() if what.endswith((" cut", " dropped")))
 
 
 def _strategy_bytes(stage: Path) -> int:

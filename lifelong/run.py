@@ -346,7 +346,8 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score."""
+        """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score, and ``cut``
+        where any answer was as long as is allowed and had no end."""
         tables = []
         for index in range(self.folder.committed() + 1):
             folder = self.folder.stage(index)
@@ -357,7 +358,10 @@ class Run:
                 place = {"stage": stage, "task": task, "split": split, "pass": book}
                 tables.append(pd.DataFrame([place | row for row in rows]))
         tables.sort(key=lambda table: table["stage"].iloc[0])
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        predictions = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        if "cut" in predictions:  # which is only there where it is so
+            predictions["cut"] = predictions["cut"].eq(True)
+        return predictions
 
     @cached_property
     def passages(self) -> dict[str, str]:

@@ -77,7 +77,20 @@ def test_every_stage_is_measured_on_every_task_and_probe_in_every_pass(adapted, 
     assert counts == {(split, book): 4 * 3 for split in ("test", "probe") for book in ("closed", "gold")}
     assert set(adapted.rows.query("split == 'test'")["count"]) == {len(tiny_stream[0].test)}
     assert adapted.matrix.matrix.shape == (4, 3)
-    assert adapted.status == {"state": "done", "stage": 3, "stages": 3}
+    status = adapted.status
+    assert (status["state"], status["stage"], status["stages"]) == ("done", 3, 3)
+    assert status["rows"] == {"read": sum(len(task.train) for task in tiny_stream), "dropped": 0, "truncated": 0}
+    predictions = adapted.predictions
+    empty, cut = (predictions["prediction"] == "").sum(), predictions["cut"].sum()
+    assert status["questions"] == {"answered": adapted.rows["count"].sum(), "empty": empty, "cut": cut}
+    assert set(status["seconds"]) == {"training", "strategy", "input", "evaluation"}
+    assert all(value >= 0 for value in status["seconds"].values())
+    assert {name: status[name] for name in ("attempts", "extensions", "refused", "rollbacks")} == {
+        "attempts": 1,
+        "extensions": 0,
+        "refused": 0,
+        "rollbacks": 0,
+    }
 
 
 def test_the_same_seed_gives_the_same_run_to_the_bit(adapted, tiny_stream, llama_folder, tmp_path):

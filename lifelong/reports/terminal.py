@@ -62,6 +62,7 @@ def show_run(run: Run, console: Console) -> None:
     if run.folder.committed() < 0:
         return
     console.print(f"model: {run.config['model']}, {run.family}", highlight=False, markup=False)
+    _show_totals(status, console)
     if "adapter" in run.environment:
         show_adapter(run.environment["adapter"], console)
     _show_auxiliary(run, console)
@@ -87,6 +88,19 @@ def show_run(run: Run, console: Console) -> None:
             definition = Group(Text(figure["definition"]), *([undefined] if figure["reason"] else []))
             figures.add_row(figure["name"], value, definition)
         console.print(figures, "")
+
+
+def _show_totals(status: Mapping[str, Any], console: Console) -> None:
+    """What was read, asked and spent, and how often the run was begun, extended and rolled back."""
+    for kind, unit in (("rows", ""), ("questions", ""), ("seconds", " s")):
+        if status.get(kind):
+            parts = (f"{name} {value:,.0f}{unit}" for name, value in status[kind].items())
+            console.print(f"{'time' if kind == 'seconds' else kind}: {', '.join(parts)}", highlight=False)
+    counts = [
+        f"{status[name]} {name}" for name in ("attempts", "extensions", "refused", "rollbacks") if status.get(name)
+    ]
+    if counts:
+        console.print(f"history: {', '.join(counts)}", highlight=False)
 
 
 def show_adapter(account: Mapping[str, Any], console: Console) -> None:
