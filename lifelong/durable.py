@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        write_manifest(temporary, files)
-        for path in files:
-            sync(path)
+        with ThreadPoolExecutor(1) as disk:  # which is written to while checksums are computed
+            written = disk.map(sync, files)
+            write_manifest(temporary, files)
+            list(written)
         for folder in sorted({path for path in temporary.rglob("*") if path.is_dir()} | {temporary}, reverse=True):
             sync(folder)
         temporary.rename(target)

@@ -1,4 +1,4 @@
-"""Where a stage's time goes: what strategies take is theirs, and what a loader takes is the input's. By a clock of our own."""
+"""Where a stage's time goes: what strategies take is theirs, what a loader takes the input's. By a clock of our own."""
 
 import pytest
 
