@@ -26,11 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except LifelongError as error:
-        print(f"lifelong: {error}", file=sys.stderr)
+        print(f"lifelong{_process()}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
+        if not _process():
+            print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
         return 130
+
+
+def _process() -> str:
+    """Which process of a run on several devices this is, where it is not the first."""
+    loaded = sys.modules.get("lifelong.distributed")  # which a mistake in what was asked does not load
+    number = loaded.rank() if loaded else 0
+    return f", process {number}" if number else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -261,7 +269,7 @@ def _build_stream(options: argparse.Namespace) -> int:
 
 
 def _finish_run(folder: Path, quiet: bool) -> int:
-    if not quiet:
+    if not quiet and not _process():
         from rich.console import Console
 
         from lifelong.reports.terminal import show_run

@@ -30,6 +30,10 @@ class DivergedError(LifelongError, ArithmeticError):
     """The training loss became NaN or infinite; stages that were finished before are kept."""
 
 
+class ProcessError(LifelongError, RuntimeError):
+    """Another process of the same run failed, and with it the run; says which, and why."""
+
+
 def suggestion(name: str, options: Iterable[str]) -> str:
     """``". Did you mean 'x'?"`` for the nearest of the options, else a list of them, to be put behind a message."""
     options = sorted(options)

@@ -20,6 +20,7 @@ from rich.markup import escape
 from lifelong import models
 from lifelong.adapter_folder import added_weights
 from lifelong.assembly import load_learner, make_trainer
+from lifelong.distributed import is_first, world_size
 from lifelong.evaluation import Answers, evaluate_task
 from lifelong.folder import RunFolder, write_rows
 from lifelong.libraries import enough_memory, interruptible
@@ -103,7 +104,8 @@ class Loop:
         for strategy in self.strategies:
             strategy.after_stage(learner, stage)
         with self.folder.commit(stage.index) as path:
-            save_stage(self.learner, path)
+            if is_first():
+                save_stage(self.learner, path)
             losses = torch.stack(learner.losses).tolist()
             (path / "losses.json").write_text(json.dumps([round(loss, 6) for loss in losses]), encoding="utf-8")
             self._evaluate(stage.index, path, costs)
@@ -140,9 +142,7 @@ class Loop:
         with routing_kept(learner.model, path) as of_task:
             for task, policy, book, split in passes:
                 with of_task(task.name):
-                    answers = evaluate_task(
-                        learner, task, settings, split, book, policy == "sample", self.reporter.advance
-                    )
+                    answers = evaluate_task(learner, task, settings, split, book, policy == "sample", self._advance)
                 if answers is not None:
                     results.append(answers)
         _write_answers(path, index, results)
@@ -159,6 +159,10 @@ class Loop:
             costs["shortened"]["passages in parts for the encoder"] = learner.encoder.library.split
         (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
 
+    def _advance(self, asked: int) -> None:
+        """So many questions were asked in this process, and about as many in each other one."""
+        self.reporter.advance(asked * world_size())
+
     def _title(self, index: int, doing: str) -> str:
         if index == 0:
             return f"untrained model: {doing}"
@@ -170,6 +174,8 @@ class Loop:
 
     def _report(self, index: int) -> None:
         """A line with what is known now, and one for what was shortened or missing."""
+        if not is_first():
+            return
         self._write_status("running", index)
         costs = self.folder.costs()[index]
         title = "untrained" if index == 0 else f"after {index}/{len(self.stages)} {self._name(index)}"

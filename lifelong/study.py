@@ -26,6 +26,7 @@ from lifelong.describe import plain, plain_stream
 from lifelong.errors import ConfigError, LifelongError, RunError, suggestion
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder, write_text
+from lifelong.processes import said_devices
 from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
 from lifelong.run import Run
@@ -132,7 +133,14 @@ class Study:
                 a class exists in this one only.
         """
         for point in self.points:
-            make_experiment(_fresh(point.config), self.trust)  # all mistakes before the first run, not after hours
+            made = make_experiment(
+                _fresh(point.config), self.trust
+            )  # all mistakes before the first run, not after hours
+            if said_devices(made.trainer) > 1:
+                raise ConfigError(
+                    "trainer.devices: the runs of a study take one device each; start a run on several by itself, with "
+                    "`lifelong run`"
+                )
         self._write()
         if jobs > 1:
             self._run_in_processes(jobs, quiet)
