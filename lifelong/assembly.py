@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,10 @@ def make_trainer(experiment: Experiment, **settings: Any) -> Trainer:
         "log_every_n_steps": 10,
         "logger": False,
     }
+    given = dict(experiment.trainer)
+    if "strategy" in given:
+        given["strategy"] = copy.deepcopy(given["strategy"])  # an object of Lightning's serves one Trainer
     try:
-        return Trainer(use_distributed_sampler=False, **defaults | settings | experiment.trainer)
+        return Trainer(use_distributed_sampler=False, **defaults | settings | given)
     except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise ConfigError(f"trainer: {error}") from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lifelong.durable import damage, remove_folder, whole_folder
+from lifelong.distributed import is_first
+from lifelong.durable import damage, remove_folder, thrown_away, whole_folder
 from lifelong.interruption import StopSign
 from lifelong.strategies.weights import trained
 
@@ -41,7 +42,7 @@ class StepCheckpoints(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *batch: Any) -> None:
         step = len(learner.losses)
-        stop = self.sign.asked is not None
+        stop = self.sign.agree()
         if stop or (self.every is not None and step % self.every == 0):
             self.save(trainer, learner.stage.index, step)
         if stop:
@@ -49,9 +50,9 @@ class StepCheckpoints(Callback):
 
     def save(self, trainer: Trainer, stage: int, step: int) -> None:
         """Write the checkpoint, and remove all but the last ones."""
-        with whole_folder(self.folder / f"{stage}-{step}") as path:
-            trainer.save_checkpoint(path / FILE, weights_only=False)
-        for _, old in checkpoints(self.folder, stage)[KEPT:]:
+        with whole_folder(self.folder / f"{stage}-{step}") if is_first() else thrown_away() as path:
+            trainer.save_checkpoint(path / FILE, weights_only=False)  # in which the first process alone writes
+        for _, old in checkpoints(self.folder, stage)[KEPT:] if is_first() else ():
             remove_folder(old)
 
 
@@ -61,24 +62,23 @@ def checkpoints(folder: Path, stage: int) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
-def last_whole(folder: Path, stage: int) -> tuple[int, Path | None, list[str]]:
-    """Where a stage goes on; checkpoints that are damaged are removed.
+def last_whole(folder: Path, stage: int) -> tuple[int, Path | None, dict[Path, str]]:
+    """Where a stage goes on.
 
     Args:
         folder: of the run.
         stage: number of the stage.
 
     Returns:
-        The number of steps that are done and the file to go on from, 0 and ``None`` for the stage's beginning; and what
-        was wrong with later checkpoints.
+        The number of steps that are done and the file to go on from, 0 and ``None`` for the stage's beginning; and by
+        folder what is wrong with later checkpoints.
     """
-    problems = []
+    problems = {}
     for step, path in checkpoints(folder / FOLDER, stage):
         problem = damage(path)
         if problem is None:
             return step, path / FILE, problems
-        problems.append(problem)
-        remove_folder(path)
+        problems[path] = problem
     return 0, None, problems
 
 

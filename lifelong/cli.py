@@ -29,14 +29,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LifelongError as error:
         from lifelong.console import printable
 
-        print(f"lifelong: {printable(str(error))}", file=sys.stderr)
+        print(f"lifelong{_process()}: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except Interrupted as stopped:
-        print(f"lifelong: {stopped}", file=sys.stderr)
+        if not _process():
+            print(f"lifelong: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
     except KeyboardInterrupt:
-        print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
+        if not _process():
+            print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
         return 130
+
+
+def _process() -> str:
+    """Which process of a run on several devices this is, where it is not the first."""
+    loaded = sys.modules.get("lifelong.distributed")  # which a mistake in what was asked does not load
+    number = loaded.rank() if loaded else 0
+    return f", process {number}" if number else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,7 +273,7 @@ def _build_stream(options: argparse.Namespace) -> int:
 
 
 def _finish_run(folder: Path, quiet: bool) -> int:
-    if not quiet:
+    if not quiet and not _process():
         from lifelong.console import Console
         from lifelong.reports.terminal import show_run
         from lifelong.run import Run

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -51,6 +52,13 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 "is whole; make room, and go on with `lifelong resume`"
             ) from error
         raise
+
+
+@contextmanager
+def thrown_away() -> Iterator[Path]:
+    """A folder to write into of which nothing is kept."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
 
 
 def remove_folder(target: Path) -> None:

@@ -48,6 +48,10 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
 
 
+class ProcessError(LifelongError, RuntimeError):
+    """Another process of the same run failed, and with it the run; says which, and why."""
+
+
 def suggestion(name: str, options: Iterable[str]) -> str:
     """``". Did you mean 'x'?"`` for the nearest of the options, else a list of them, to be put behind a message."""
     options = sorted(options)

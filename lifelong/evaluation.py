@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 
 from lifelong.asking import answers_by_route
 from lifelong.data import collate
+from lifelong.distributed import from_all, gathered, share
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DataError, suggestion
 from lifelong.generation import answer_text, by_length, choice_log_likelihoods, generate, generate_tokens
@@ -120,6 +122,15 @@ class _Question:
     shown: Shown = field(default_factory=Shown)
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """What was shown beside a question, and what the model has said: a text, or the loss of one and its tokens."""
+
+    shown: Shown
+    said: str | tuple[float, int]
+    route: str | None
+
+
 def evaluate_task(
     learner: Learner,
     task: Task,
@@ -129,7 +140,7 @@ def evaluate_task(
     sampled: bool = False,
     advance: Callable[[int], None] = lambda asked: None,
 ) -> Answers | None:
-    """Ask all, or a sample, of the test questions of a task.
+    """Ask all, or a sample, of the test questions of a task, on several devices each a part of them.
 
     Args:
         learner: whose model is asked; it is put into evaluation mode for the time being and asked where it is.
@@ -156,6 +167,31 @@ def evaluate_task(
         questions = [_Question(row, row["question"]) for row in rows]
     if not questions:
         return None
+    counts = learner.encoder.counts.copy()
+    answered = gathered(_answered(learner, task, share(questions), settings, book, advance))
+    _count_of_all(learner.encoder.counts, counts)
+    questions = [replace(question, shown=one.shown) for question, one in zip(questions, answered, strict=True)]
+    score, predictions = (_perplexity if task.is_text else _score)(task, questions, [one.said for one in answered])
+    for question, one, entry in zip(questions, answered, predictions, strict=True):
+        entry |= {} if book == "closed" else _recorded(question)
+        entry |= {} if one.route is None else {"route": one.route}
+    seconds = time.perf_counter() - started
+    return Answers(
+        task.name, split, book, task.metric_name, score, len(questions), sampled, round(seconds, 3), predictions
+    )
+
+
+def _answered(
+    learner: Learner,
+    task: Task,
+    questions: Sequence[_Question],
+    settings: Evaluation,
+    book: str,
+    advance: Callable[[int], None],
+) -> list[_Answered]:
+    """Ask questions, with what is shown beside each."""
+    if not questions:  # of fewer than there are processes
+        return []
     shown = learner.encoder.shown([q.row for q in questions], book, [q.text for q in questions])
     questions = [replace(question, shown=one) for question, one in zip(questions, shown, strict=True)]
     examples = [{**question.row, "question": question.text} for question in questions]
@@ -166,14 +202,14 @@ def evaluate_task(
             learner, task, [questions[number] for number in numbers], settings, book, advance
         ),
     )
-    score, predictions = (_perplexity if task.is_text else _score)(task, questions, said)
-    for number, (question, entry) in enumerate(zip(questions, predictions, strict=True)):
-        entry |= {} if book == "closed" else _recorded(question)
-        entry |= {} if routes is None else {"route": routes[number]}
-    seconds = time.perf_counter() - started
-    return Answers(
-        task.name, split, book, task.metric_name, score, len(questions), sampled, round(seconds, 3), predictions
-    )
+    return [_Answered(*one) for one in zip(shown, said, routes or [None] * len(questions), strict=True)]
+
+
+def _count_of_all(counts: Counter[str], before: Counter[str]) -> None:
+    """What was shortened, by all processes, since there were the counts ``before``."""
+    found = from_all(counts - before)
+    counts.clear()
+    counts.update(sum(found, before))
 
 
 def ask(

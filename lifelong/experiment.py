@@ -17,11 +17,11 @@ from lifelong.describe import describe, digest, environment
 from lifelong.durable import write_text
 from lifelong.errors import ConfigError, suggestion
 from lifelong.evaluation import Evaluation
-from lifelong.folder import RunFolder
 from lifelong.libraries import quiet_libraries
 from lifelong.library import Library, Retrieval, book_name, book_shares, passage_id
 from lifelong.loop import Loop
 from lifelong.preview import Preview, preview
+from lifelong.processes import Processes, check_devices, check_experiment, said_devices
 from lifelong.progress import Reporter
 from lifelong.prompts import PromptTemplate
 from lifelong.quantization import parse, refuse_full_training
@@ -68,7 +68,7 @@ class Experiment:
         held_out: further tasks, named as ``stream`` is. They are never trained on, and measured at every stage: what
             learning does to abilities that it does not teach. Tasks of ``stream`` that are ``measure_only`` join them.
         epochs: passes over a stage's rows.
-        batch_size: rows of a micro-batch.
+        batch_size: rows of a micro-batch, on all devices together.
         accumulate: micro-batches of an optimiser step.
         learning_rate: the highest of the schedule.
         optimizer: a class in torch.optim.
@@ -100,7 +100,8 @@ class Experiment:
             ``lifelong resume`` goes on; ``None`` for none.
         loader_workers: processes that make batches; 0 makes them in this one.
         trainer: further arguments of Lightning's ``Trainer``, such as ``accelerator`` or ``precision``. ``strategy`` in
-            there is Lightning's device strategy, and has nothing to do with ``strategies``.
+            there is Lightning's device strategy, and has nothing to do with ``strategies``. With several ``devices``
+            each is a process that runs the whole program; see ``lifelong.processes``.
         callbacks: further Lightning callbacks, copied afresh for every stage.
         loggers: Lightning loggers, copied afresh for every stage; their steps count through the run.
 
@@ -168,8 +169,9 @@ class Experiment:
             if name in self.trainer:
                 hint = f"; use the experiment's {instead!r}" if instead else ""
                 raise ConfigError(f"trainer.{name}: is decided by the run{hint}")
-        if self.trainer.get("devices", 1) not in (1, "1", "auto", [0]) or self.trainer.get("num_nodes", 1) != 1:
-            raise ConfigError("trainer.devices: a run uses one device; start several runs with a study instead")
+        check_devices(self.trainer)
+        if said_devices(self.trainer) > 1:
+            check_experiment(self)
         self.tasks = self._measured_tasks()
         self._check_books()
         learned, held_out = ([task.name for task in tasks] for tasks in (self.tasks.learned, self.tasks.held_out))
@@ -247,25 +249,31 @@ class Experiment:
         Raises:
             RunError: the folder holds another run, or is damaged.
             DivergedError: the loss became NaN or infinite; finished stages are kept.
+            ProcessError: another process of the run failed.
         """
         config = self.config()
         rows = self.tasks.fingerprint()[-1]  # two streams in memory have the same configuration
-        folder = RunFolder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config | {'rows': rows})}")
-        reporter = reporter or Reporter(quiet)
-        with working_on(folder, reporter) as work:
+        with quiet_libraries():
+            processes = Processes(self)
+        folder = processes.folder(self.folder or Path("runs") / f"{self.tasks.name}-{digest(config | {'rows': rows})}")
+        reporter = reporter or Reporter(quiet or not processes.first)
+        with working_on(folder, reporter, alone=processes.first) as work, processes:
             stages = self.stages()
             folder.create(config, environment(self.tasks, len(stages)))
-            for key in STREAMS:
-                if config[key] and config[key]["class_path"] == SAVED_STREAM and folder.committed() < 0:
-                    resolve_stream(getattr(self, key), key).save(folder.path / key)
-            self.write_passages(folder.path, [task.name for task in self.tasks])
+            if processes.first:
+                for key in STREAMS:
+                    if config[key] and config[key]["class_path"] == SAVED_STREAM and folder.committed() < 0:
+                        resolve_stream(getattr(self, key), key).save(folder.path / key)
+                self.write_passages(folder.path, [task.name for task in self.tasks])
             folder.check_not_extended()
             if folder.committed() < len(stages):
-                if self.check_resources:
+                if self.check_resources and processes.first:
                     preview(self, stages, thorough=False).check()
                 Loop(self, folder, stages, reporter, work.sign).run()
             run = Run(folder.path)
-            run.write_views()
+            if processes.first:
+                run.write_views()
+        processes.meet()  # the status, too, has been written
         return run
 
     def preview(self) -> Preview:

@@ -26,6 +26,7 @@ from lifelong.tasks import Task
 if TYPE_CHECKING:
     from lifelong.run import Run
 
+_DEVICES = ("devices", "num_nodes", "strategy")  # settings of the Trainer for several
 STREAM = "stream"  # a folder beside EXTENSION_FILE, with the task
 
 
@@ -133,15 +134,16 @@ def experiment_in(folder: RunFolder, trust: bool) -> Experiment:
 
 
 def extended(experiment: Experiment, extensions: Sequence[Path]) -> Experiment:
-    """An experiment whose stream goes on with the tasks in these folders."""
+    """An experiment whose stream goes on with the tasks in these folders; these are learned on one device."""
     if not extensions:
         return experiment
+    single = {name: value for name, value in experiment.trainer.items() if name not in _DEVICES}
     learned = list(experiment.tasks.learned)
     for place in extensions:
         (task,) = TaskStream.load(place / STREAM)
         learned = [*learned[: _record(place)["after"]], task]
     tasks = TaskStream(experiment.tasks.name, [*learned, *experiment.tasks.held_out])
-    return replace(experiment, stream=tasks, order=None, held_out=None)
+    return replace(experiment, stream=tasks, order=None, held_out=None, trainer=single)
 
 
 def resume(path: str | Path, trust: bool, quiet: bool = False, reporter: Reporter | None = None) -> Run:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from lifelong.distributed import any_of
 from lifelong.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -23,6 +24,12 @@ class StopSign:
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+
+    def agree(self) -> bool:
+        """Whether any process of the run was asked; all of them call this together, and hold it for their own."""
+        if any_of(self.asked is not None) and self.asked is None:
+            self.asked = signal.SIGTERM
+        return self.asked is not None
 
     def check(self, what: str) -> None:
         """End the run here if it was asked to.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, get_scheduler
 from lifelong.checkpoint import pack, unpack
 from lifelong.classification import Classification, ClassifierHead, pooling_of
 from lifelong.data import Batch, StepSampler, collate, concatenate, padding_id, step_loader
+from lifelong.distributed import means, rank, shard, world_size
 from lifelong.errors import ConfigError, DivergedError
 from lifelong.families import Classifier, make_family
 from lifelong.library import Library, book_shares
@@ -33,7 +35,8 @@ class Learner(LightningModule):
     """A model on its way through a stream.
 
     Each item of its training loader is one optimiser step: a list of micro-batches. The step's loss is the sum over
-    answer tokens divided by their number in the whole step, so it does not depend on how the step was split.
+    answer tokens divided by their number in the whole step, so it does not depend on how the step was split, into
+    micro-batches or over devices: all of these draw the same micro-batches, and each learns from a part of the rows.
 
     Args:
         model: of transformers, or one wrapped by PEFT; its trainable parameters are trained. A causal language model,
@@ -55,7 +58,8 @@ class Learner(LightningModule):
         head: a classifier's, over the union of labels; ``None`` for other families.
         stage: the current stage; ``None`` before the first.
         run_step: optimiser steps since the beginning of the run.
-        divisor: of the current step: what the sum of a micro-batch's weighted row losses is divided by; 0-dim.
+        divisor: of the current step: what the sum of a micro-batch's weighted row losses is divided by; 0-dim. On
+            several devices each has a part of every micro-batch, and the mean over devices is the loss.
         losses: of the current stage, one 0-dim tensor per optimiser step: the answers' loss and what strategies made of
             it, without the auxiliary losses of adapters, which are logged by names of their own.
         watch: where the time of the current stage goes.
@@ -195,20 +199,23 @@ class Learner(LightningModule):
 
     def training_step(self, batches: list[Batch], batch_idx: int) -> None:
         """One optimiser step on a list of micro-batches."""
-        torch.manual_seed(derived_seed(self.seed, "step", self.stage.index, self.trainer.global_step))
+        place = (self.stage.index, self.trainer.global_step) + ((rank(),) if world_size() > 1 and rank() else ())
+        torch.manual_seed(derived_seed(self.seed, "step", *place))
         with self.watch.measuring(STRATEGY):
             for strategy in self.strategies:
                 batches = [strategy.extend_batch(self, batch) for batch in batches]
         tokens = sum(answer_weight(batch) for batch in batches)
-        self.divisor = tokens / len(batches)
+        self.divisor = tokens / (len(batches) * world_size())
+        batches = [shard(batch) for batch in batches]
         total = torch.zeros((), device=self.device)
         changes: dict[str, torch.Tensor] = {}
         auxiliary = AuxiliaryLosses(self.model, len(batches), self.trainer.precision_plugin)
-        for batch in batches:
-            with auxiliary.around(batch):
+        parts = len(batches) * world_size()  # of the step, whose loss is the mean over them
+        for number, batch in enumerate(batches, start=1):
+            with auxiliary.around(batch), self._reduced(last=number == len(batches)):
                 outputs, batch["targets"] = self.answer_logits(batch)
                 auxiliary.note()
-                loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * len(batches) / tokens
+                loss = (row_losses(outputs.logits, batch["targets"]) * batch["weight"]).sum() * parts / tokens
                 for strategy in self.strategies:
                     with auxiliary.silenced(), self.watch.measuring(STRATEGY):
                         before, loss = loss, strategy.loss(self, batch, outputs, loss)
@@ -217,14 +224,22 @@ class Learner(LightningModule):
                         changes[strategy.state_key] = changes.get(strategy.state_key, 0) + change
                 self.manual_backward(loss / len(batches))
             total += loss.detach() / len(batches)
+        if world_size() > 1:  # a strategy may change nothing for the rows of one process
+            changes = {strategy.state_key: torch.zeros_like(total) for strategy in self.strategies} | changes
+        named = {f"loss/{name}": change for name, change in changes.items()}
+        named |= {f"auxiliary/{name}": value for name, value in auxiliary.values.items()}
+        named = means(named | {"loss": total})
         optimizer = self.optimizers()
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()
-        for name, value in auxiliary.values.items():  # summed where they are: to read each would wait for the device
-            self.auxiliary[name] = self.auxiliary.get(name, 0) + value
-        named = {f"loss/{name}": change for name, change in changes.items()}
-        self._record(total, named | {f"auxiliary/{name}": value for name, value in auxiliary.values.items()})
+        for name in auxiliary.values:  # summed where they are: to read each would wait for the device
+            self.auxiliary[name] = self.auxiliary.get(name, 0) + named[f"auxiliary/{name}"]
+        self._record(named.pop("loss"), named)
+
+    def _reduced(self, last: bool) -> AbstractContextManager[None]:
+        """A context for a backward pass: processes add up their gradients in the last one of a step alone."""
+        return nullcontext() if last or world_size() == 1 else self.trainer.strategy.block_backward_sync()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip after every strategy has seen the gradient, and after a scaler has unscaled it."""

@@ -24,6 +24,8 @@ _NO_NEWS = (
 # loggers, and from which level on they are heard: tips for each of a run's Trainers, a line per layer and call
 _TALKATIVE = {
     "lightning.pytorch.utilities.rank_zero": logging.WARNING,
+    "lightning.fabric.utilities.rank_zero": logging.WARNING,
+    "lightning.fabric.utilities.distributed": logging.WARNING,
     "bitsandbytes.autograd._functions": logging.ERROR,
 }
 

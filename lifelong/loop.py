@@ -24,6 +24,7 @@ from lifelong.adapter_folder import added_weights
 from lifelong.assembly import load_learner, make_trainer
 from lifelong.checkpoint import FOLDER as STEPS
 from lifelong.checkpoint import StepCheckpoints, StopTraining, last_whole
+from lifelong.distributed import barrier, is_first, world_size
 from lifelong.durable import remove_folder
 from lifelong.errors import RunError
 from lifelong.evaluation import Answers, evaluate_task
@@ -106,9 +107,7 @@ class Loop:
         """
         learner = self.learner
         learner.encoder.counts.clear()
-        done, checkpoint, problems = last_whole(self.folder.path, stage.index)
-        for problem in problems:
-            self.reporter.line(f"[yellow]{escape(problem)}: stage {stage.index} goes on after its step {done}[/yellow]")
+        done, checkpoint = self._last_checkpoint(stage)
         loader = learner.begin_stage(stage, done, self.experiment.loader_workers)
         epochs = learner.settings.epochs
         self.reporter.begin(self._title(stage.index, "learning"), len(loader) * epochs)
@@ -142,7 +141,8 @@ class Loop:
         }
         with self.folder.commit(stage.index) as path:
             earlier = accept(path)
-            save_stage(self.learner, path)
+            if is_first():
+                save_stage(self.learner, path)
             losses = torch.stack(learner.losses).tolist()
             (path / "losses.json").write_text(json.dumps([round(loss, 6) for loss in losses]), encoding="utf-8")
             self._evaluate(stage.index, path, costs, earlier)
@@ -151,7 +151,18 @@ class Loop:
 
     def forget_steps(self) -> None:
         """Remove the checkpoints of a stage that is over."""
-        remove_folder(self.folder.path / STEPS)
+        if is_first():
+            remove_folder(self.folder.path / STEPS)
+
+    def _last_checkpoint(self, stage: Stage) -> tuple[int, Path | None]:
+        """Where a stage goes on, see ``last_whole``; checkpoints that are damaged are named, and removed."""
+        done, checkpoint, problems = last_whole(self.folder.path, stage.index)
+        barrier()  # all processes have seen them
+        for folder, problem in problems.items():
+            self.reporter.line(f"[yellow]{escape(problem)}: stage {stage.index} goes on after its step {done}[/yellow]")
+            if is_first():
+                remove_folder(folder)
+        return done, checkpoint
 
     @property
     def _how_to_go_on(self) -> str:
@@ -228,13 +239,20 @@ class Loop:
         passes = [(task, policy, book, split) for task, policy in asked for book in settings.books for split in splits]
         for task, policy, book, split in passes:
             with around(task.name):
-                answers = evaluate_task(learner, task, settings, split, book, policy == "sample", self._asked)
+                answers = evaluate_task(learner, task, settings, split, book, policy == "sample", self._advance)
+            self._stop_if_asked()
             if answers is not None:
                 results.append(answers)
         return results
 
-    def _asked(self, questions: int) -> None:
-        self.reporter.advance(questions)
+    def _advance(self, asked: int) -> None:
+        """So many questions were asked in this process, and about as many in each other one."""
+        self.reporter.advance(asked * world_size())
+        if world_size() == 1:  # processes must agree on where they stop
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        self.sign.agree()
         self.sign.check(f"the questions were not all asked; {self._how_to_go_on} from the last checkpoint")
 
     def _title(self, index: int, doing: str) -> str:
@@ -248,6 +266,8 @@ class Loop:
 
     def _report(self, index: int) -> None:
         """A line with what is known now, and one for what was shortened or missing."""
+        if not is_first():
+            return
         self.folder.write_status("running")
         costs = self.folder.costs([index])[0]
         title = "untrained" if index == 0 else f"after {index}/{len(self.stages)} {self._name(index)}"

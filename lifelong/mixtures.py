@@ -12,6 +12,7 @@ from lightning.pytorch.plugins import Precision
 from peft import PeftConfig
 
 from lifelong.data import Batch
+from lifelong.distributed import IDLE, from_all, total, world_size
 from lifelong.encoding import IGNORED
 
 ROUTING_FILE = "routing.json"  # in the folder of a stage
@@ -72,10 +73,11 @@ def routing_kept(model: torch.nn.Module, folder: Path) -> Iterator[Callable[[str
         yield lambda task: nullcontext()
         return
     from lifelong.adapters import record_routing
+    from lifelong.adapters.routing import pooled_tables
 
     with record_routing(model) as record:
         yield record.task
-    table = record.table()
+    table = pooled_tables(from_all(record.table()))
     if len(table):  # a classifier that has met no label is asked nothing
         (folder / ROUTING_FILE).write_text(table.to_json(), encoding="utf-8")
 
@@ -157,8 +159,11 @@ def batch_context(model: torch.nn.Module, batch: Batch, scale: float = 1.0) -> A
     from lifelong.adapters import routing_context
 
     # a decoder reads as many tokens as it answers, its start in front instead of the last one
-    answered = batch["labels"] != IGNORED
-    return routing_context(model, batch["attention_mask"], batch["kind"], answered, scale)
+    answered, mask = batch["labels"] != IGNORED, batch["attention_mask"]
+    if world_size() == 1:
+        return routing_context(model, mask, batch["kind"], answered, scale)
+    there = torch.tensor([source != IDLE for source in batch["source"]], device=mask.device).unsqueeze(1)
+    return routing_context(model, mask * there, batch["kind"], answered & there, scale, total)
 
 
 def gradient_scale(precision: Precision) -> float:

@@ -164,13 +164,16 @@ def preview(experiment: Experiment, planned: Sequence[Stage], thorough: bool = T
                 dict(family.encoder.counts),
             )
         )
-    device = str(make_trainer(experiment).strategy.root_device)
+    trainer = make_trainer(experiment)
+    device = str(trainer.strategy.root_device)
     available = available_memory(device)
+    if device == "cpu" and available is not None:
+        available //= trainer.num_devices  # each of which is a process with a model of its own
     workload = _workload(
         experiment,
         config,
         family_name,
-        rows=batch,
+        rows=-(-batch // trainer.world_size),  # each device has a part of them
         length=length,
         answer_length=min(answers, length) if family_name == "causal" else answers,
         labels=len(family.labels) if family_name == "classifier" else 0,

@@ -34,18 +34,25 @@ class Work:
 
 
 @contextmanager
-def working_on(folder: RunFolder, reporter: Reporter, event: str = "run", **about: Any) -> Iterator[Work]:
+def working_on(
+    folder: RunFolder, reporter: Reporter, event: str = "run", alone: bool = True, **about: Any
+) -> Iterator[Work]:
     """A context in which a run is changed.
 
     Args:
         folder: of the run; it is made when it is not there.
         reporter: shows progress inside.
         event, **about: what is done, for the history.
+        alone: whether this process keeps others out, and writes; of several that work together the first one does.
 
     Raises:
         RunError: another process works on the folder, it holds something else, or it comes from elsewhere and has
             links that leave it.
     """
+    if not alone:
+        with quiet_libraries(), reporter, stop_sign() as sign:
+            yield Work(sign)
+        return
     if not made_here(folder.path):
         check_links(folder.path)
     folder.claim()

@@ -27,6 +27,7 @@ from lifelong.durable import write_text
 from lifelong.errors import ConfigError, LifelongError, RunError, suggestion
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder
+from lifelong.processes import said_devices
 from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
 from lifelong.run import Run
@@ -134,7 +135,12 @@ class Study:
                 a class exists in this one only.
         """
         for point in self.points:
-            point.experiment(self.trust)  # all mistakes before the first run, not after hours
+            made = point.experiment(self.trust)  # all mistakes before the first run, not after hours
+            if said_devices(made.trainer) > 1:
+                raise ConfigError(
+                    "trainer.devices: the runs of a study take one device each; start a run on several by itself, with "
+                    "`lifelong run`"
+                )
         self._write()
         if jobs > 1:
             self._run_in_processes(jobs, quiet)

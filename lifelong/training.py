@@ -21,7 +21,7 @@ class Training:
 
     Args:
         epochs: passes over a stage's rows.
-        batch_size: rows of a micro-batch.
+        batch_size: rows of a micro-batch, on all devices together.
         accumulate: micro-batches of an optimiser step.
         learning_rate: the highest of the schedule.
         optimizer: name of a class in ``torch.optim``.

@@ -396,7 +396,7 @@ MARKED = TaskStream("marked", [replace(BOOKLESS[0], measure_only=True), Task.fro
     ("settings", "message"),
     [
         ({"trainer": {"max_epochs": 3}}, "trainer.max_epochs: .*'epochs'"),
-        ({"trainer": {"devices": 2}}, "trainer.devices"),
+        ({"trainer": {"devices": 2}, "device_map": "auto"}, "device_map: on several devices"),
         ({"evaluate": {"book": ["closed"]}}, "evaluate.book: .*Did you mean 'books'"),
         ({"order": ["nowhere"]}, "no task 'nowhere'"),
         ({"stream": MARKED, "order": ["b", "a"]}, "order: 'a' is held out, and has no stage"),

@@ -44,7 +44,9 @@ def auxiliary_losses(
     if config.balance_weight and isinstance(config, LoraMoeConfig):
         losses["localized_balance"] = config.balance_weight * _localized(config, routing.gates, counted, context)
     elif config.balance_weight:
-        losses["balance"] = config.balance_weight * switch_balance(routing.probabilities, routing.selected, counted)
+        total = {} if context is None or context.total is None else {"total": context.total}
+        balance = switch_balance(routing.probabilities, routing.selected, counted, **total)
+        losses["balance"] = config.balance_weight * balance
     if isinstance(config, MoeLoraConfig) and config.contrast_weight:
         places, valid = evenly_spaced(config.contrast_tokens, tokens, counted, inside.device)
         few = inside[places].unflatten(-1, (-1, config.r))
@@ -84,4 +86,5 @@ def _localized(
     downstream = torch.tensor([kind == "downstream" for kind in config.types], device=gates.device)
     same_type = downstream[:, None] == context.downstream
     mask = None if counted is None else counted.view(samples, -1)
-    return localized_balance(gates.view(samples, -1, config.num_experts), same_type, config.delta, config.form, mask)
+    gates = gates.view(samples, -1, config.num_experts)
+    return localized_balance(gates, same_type, config.delta, config.form, mask, context.total)

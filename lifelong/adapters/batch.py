@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ class RoutingContext:
         decodes: whether the mask is that of a decoder, which stands for each token that it writes where S is 1.
         scale: factor of the auxiliary losses' gradient.
         silent: whether there are to be no auxiliary losses.
+        total: sums a tensor over the processes of which each has some of the batch's rows; ``None`` where one has all.
     """
 
     mask: torch.Tensor | None = None
@@ -24,6 +26,7 @@ class RoutingContext:
     decodes: bool = False
     scale: float = 1.0
     silent: bool = False
+    total: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def tokens_that_count(self, shape: torch.Size) -> torch.Tensor | None:
         """The mask as (T,); none if a layer sees other tokens than those of the batch, as in generation.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ def routing_context(
     sample_types: Sequence[str] | None = None,
     decoder_attention_mask: torch.Tensor | None = None,
     scale: float = 1.0,
+    total: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[None]:
     """Tell the mixtures in ``model`` about the batch. Forward and backward pass both belong inside.
 
@@ -35,6 +36,9 @@ def routing_context(
         decoder_attention_mask: (B, S'), the same for the decoder's layers of an encoder-decoder.
         scale: factor of the auxiliary losses' gradient: 1 divided by the number of batches that are accumulated, times
             the factor of a gradient scaler, if there is one.
+        total: where each of several processes has some of the batch's rows: what sums a tensor over all of them, with a
+            gradient whose mean over processes is that of the sum. Balance is then that of the whole batch; contrast is
+            that of each part.
 
     Raises:
         ConfigError: an unknown sample type, or a mask that is none.
@@ -67,6 +71,7 @@ def routing_context(
                     None if downstream is None else downstream.to(layer.device),
                     decodes,
                     scale,
+                    total=total,
                 )
             layer.context = made[key]
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +10,14 @@ import torch
 NORM_FLOOR = 1e-2  # below it an expert's output counts as small, not as a direction
 
 
+Total = Callable[[torch.Tensor], torch.Tensor]
+
+
 def switch_balance(
-    probabilities: torch.Tensor, selected: torch.Tensor | None = None, counted: torch.Tensor | None = None
+    probabilities: torch.Tensor,
+    selected: torch.Tensor | None = None,
+    counted: torch.Tensor | None = None,
+    total: Total = lambda one: one,
 ) -> torch.Tensor:
     """Load balance as in Switch Transformers (arXiv 2101.03961, equation 4): ``E * sum_i f_i P_i``.
 
@@ -22,17 +29,18 @@ def switch_balance(
         probabilities: (T, E), over the experts.
         selected: (T, E), 1 for the experts that answer; ``None`` where all do.
         counted: (T,), 1 for the tokens that count, 0 for padding; ``None`` counts all.
+        total: sums over processes of which each has some of the tokens; see ``routing_context``.
 
     Returns:
         0-dim.
     """
     experts = probabilities.shape[-1]
     weights = torch.ones_like(probabilities[:, 0]) if counted is None else counted.to(probabilities.dtype)
-    total = weights.sum().clamp(min=1)
-    mean = (weights[:, None] * probabilities).sum(0) / total
+    tokens = total(weights.sum()).clamp(min=1)
+    mean = total((weights[:, None] * probabilities).sum(0)) / tokens
     if selected is None:
         return mean.sum()
-    chosen = (weights[:, None] * selected).sum(0)
+    chosen = total((weights[:, None] * selected).sum(0))
     return experts * (chosen / chosen.sum().clamp(min=1) * mean).sum()
 
 
@@ -42,6 +50,7 @@ def localized_balance(
     delta: float,
     form: str = "paper",
     counted: torch.Tensor | None = None,
+    total: Total | None = None,
 ) -> torch.Tensor:
     """LoRAMoE's localised balancing constraint (arXiv 2312.09979, equations 5 to 7), of one layer.
 
@@ -55,6 +64,8 @@ def localized_balance(
         form: ``"paper"``: variance of Z (over all its entries, not corrected) divided by its mean. ``"code"``: what the
             authors' code computes, the unbiased variance divided by the squared mean plus 1e-10.
         counted: (B, S), 1 for the tokens that count, 0 for padding; ``None`` counts all.
+        total: sums over processes of which each has some of the samples, see ``routing_context``; samples without a
+            token that counts are none then.
 
     Returns:
         0-dim; the paper's form grows with the number of tokens, and the sum over layers with depth.
@@ -64,9 +75,30 @@ def localized_balance(
     use = gates.sum(1).t()  # (E, B)
     importance = 1 - delta + 2 * delta * same_type.to(use.dtype)
     weighed = importance * use
+    if total is not None:
+        there = torch.ones_like(use[0]) if counted is None else counted.any(1).to(use.dtype)
+        return _dispersion(weighed, there, form, total)
     if form == "code":
         return weighed.var() / (weighed.mean() ** 2 + 1e-10)
     return weighed.var(correction=0) / weighed.mean().clamp(min=torch.finfo(use.dtype).tiny)
+
+
+def _dispersion(weighed: torch.Tensor, there: torch.Tensor, form: str, total: Total) -> torch.Tensor:
+    """The constraint over the samples of all processes.
+
+    Args:
+        weighed: (E, B), Z.
+        there: (B,), 1 for samples, 0 for what fills a batch without any.
+        form: as above.
+        total: as above.
+    """
+    entries = total(there.sum()) * len(weighed)
+    mean = total((weighed * there).sum()) / entries
+    # where deviations are taken from does not change their sum's gradient, and a total within a total would
+    squares = total(((weighed - mean.detach()).square() * there).sum())
+    if form == "code":
+        return squares / (entries - 1) / (mean**2 + 1e-10)
+    return squares / entries / mean.clamp(min=torch.finfo(weighed.dtype).tiny)
 
 
 def expert_contrast(outputs: torch.Tensor, temperature: float, valid: torch.Tensor | None = None) -> torch.Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -240,6 +241,17 @@ class RoutingTable:
                 for name, entry in content.get("settings", {}).items()
             },
         )
+
+
+def pooled_tables(tables: Sequence[RoutingTable]) -> RoutingTable:
+    """Tables of which each has some of the tokens as one of all tokens, in the order of the first."""
+    if len(tables) == 1:
+        return tables[0]
+    uses: dict[tuple[str, str, str], list[RoutingUse]] = {}
+    for use in itertools.chain(*tables):
+        uses.setdefault((use.layer, use.adapter, use.task), []).append(use)
+    settings = {name: one for table in tables for name, one in table.settings.items()}
+    return RoutingTable([replace(pooled(some), task=task) for (*_, task), some in uses.items()], settings)
 
 
 def over_stages(tables: Mapping[int, RoutingTable]) -> pd.DataFrame:

@@ -78,6 +78,14 @@ class Strategy(Callback):
     Of Lightning's hooks two are of use to many: ``on_before_optimizer_step`` sees the whole gradient of a step before
     it is clipped, and ``on_train_batch_end`` the weights after it.
 
+    On several devices each is a process of its own, with the same weights and the same draws. All of them call
+    ``extend_batch`` with the whole micro-batch, and must make the same of it; then each goes on with a part of its
+    rows, so that ``loss`` sees a part. A sum over rows divided by ``learner.divisor`` and a term that is not by row,
+    such as a penalty, are both right as they are, since the mean over devices is taken, as over micro-batches.
+    ``on_before_optimizer_step`` sees the gradient of all rows, and the other hooks whatever they look at whole. What is
+    read off a forward pass, such as activations, is that of a part: ``lifelong.distributed`` adds up. A strategy for
+    which this is right says so in its ``traits``, and is refused on several devices otherwise.
+
     Args:
         name: tells two strategies of one class apart; given automatically where it is needed.
 
@@ -129,7 +137,10 @@ class Strategy(Callback):
         """About to meet a task. Must be repeatable: a resumed run calls it again on the previous stage's state."""
 
     def extend_batch(self, learner: Learner, batch: dict[str, Any]) -> dict[str, Any]:
-        """Before each forward pass: add rows to a batch (see ``Learner.extend``). Returns the batch to use."""
+        """Before each forward pass: add rows to a batch (see ``Learner.extend``). Returns the batch to use.
+
+        On several devices the batch is that of all of them, and is divided afterwards.
+        """
         return batch
 
     def loss(self, learner: Learner, batch: dict[str, Any], outputs: Any, loss: torch.Tensor) -> torch.Tensor:
@@ -142,9 +153,11 @@ class Strategy(Callback):
             batch: of B rows, as made by ``lifelong.data.collate`` (each with its ``task``, ``id`` and ``source``), with
                 ``targets`` of shape (B, K): the token that each of the K positions of ``outputs.logits`` should
                 predict, ``-100`` where none is asked for. The sum of the rows' losses, each times its ``weight``, is
-                divided by ``learner.divisor``.
+                divided by ``learner.divisor``. On several devices B is this one's part; a row of weight 0 stands for
+                none, and must change nothing.
             outputs: of the model; ``logits`` has the shape (B, K, vocabulary).
-            loss: 0-dim; the mean over micro-batches of what is returned here is the loss of the optimiser step.
+            loss: 0-dim; the mean over micro-batches and devices of what is returned here is the loss of the optimiser
+                step.
 
         Returns:
             0-dim tensor; the difference to ``loss`` is logged under the strategy's ``state_key``.

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from lifelong.distributed import world_size
 from lifelong.errors import RunError
 from lifelong.examples import plain_rows
 from lifelong.losses import answer_weight
@@ -146,7 +147,7 @@ def memory_gradient(learner: Learner, rows: Sequence[Row]) -> Gradients:
 
     The model is in evaluation mode, so that nothing is drawn; mixed precision is off, so that nothing needs a scaler;
     auxiliary losses of adapters stay out; and the parameters' own ``grad`` is left alone. Rows are read as many at a
-    time as in training.
+    time as in training; on several devices each reads all of them.
 
     Args:
         learner: whose trained weights.
@@ -156,7 +157,7 @@ def memory_gradient(learner: Learner, rows: Sequence[Row]) -> Gradients:
         0 where a parameter takes no part.
     """
     parameters = list(trained(learner).values())
-    size = learner.settings.batch_size
+    size = -(-learner.settings.batch_size // world_size())
     batches = [learner.batch_of(rows[start : start + size]) for start in range(0, len(rows), size)]
     tokens = sum(answer_weight(batch) for batch in batches)
     total: Gradients | None = None

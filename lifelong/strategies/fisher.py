@@ -43,13 +43,15 @@ def fisher_diagonal(
         kind: y is the target (``"empirical"``); one draw from the model, given what stands before it in the target
             (``"sampled"``), whose expectation is the sum of the positions' own Fisher information; or each class in
             turn, weighted with its probability (``"exact"``), with one backward pass per class.
-        generator: on the CPU; decides the draws of ``"sampled"``, whatever the batch size.
+        generator: on the CPU; decides the draws of ``"sampled"``, whatever the batch size. On several devices each
+            makes all of them, since they follow from each other; of the other kinds each takes some of the rows.
 
     Returns:
         By name, in float32, of the parameters' shapes.
     """
     terms = {"empirical": empirical, "exact": exact, "sampled": partial(sampled, generator=generator)}[kind]
-    return mean_over_samples(module, parameters, rows, forward, terms, torch.square, batch_size)
+    divided = kind != "sampled"
+    return mean_over_samples(module, parameters, rows, forward, terms, torch.square, batch_size, divided)
 
 
 def empirical(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[Outputs]:

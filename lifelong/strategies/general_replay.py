@@ -54,7 +54,11 @@ class GeneralReplay(Strategy):
         ConfigError: naming the setting.
     """
 
-    traits = Traits(stores_data="nothing: the rows stay where they are", step="at least 1 / (1 - share) times as long")
+    traits = Traits(
+        stores_data="nothing: the rows stay where they are",
+        several_devices=True,
+        step="at least 1 / (1 - share) times as long",
+    )
     TEXT = (".txt", ".md")
 
     def __init__(

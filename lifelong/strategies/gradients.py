@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from lifelong.distributed import add_up, share, world_size
 from lifelong.losses import row_losses
 from lifelong.strategies.weights import Weights
 
@@ -31,6 +32,7 @@ def mean_over_samples(
     terms: Callable[[torch.Tensor, torch.Tensor], Terms],
     measure: Callable[[torch.Tensor], torch.Tensor] = torch.square,
     batch_size: int = 16,
+    divided: bool = True,
 ) -> Weights:
     """The mean over N samples of what their gradients measure: ``1/N sum_n sum_k w_nk measure(d v_nk / d theta)``.
 
@@ -46,7 +48,9 @@ def mean_over_samples(
         forward: from B rows to logits (B, K, V) and targets (B, K), with gradients.
         terms: from these to the pairs of values v_k and weights w_k, each (B,) with a row's own at its place.
         measure: elementwise; the square or the absolute value.
-        batch_size: B at most.
+        batch_size: B at most, on all devices together.
+        divided: whether each of several devices takes some of the rows; each takes all where what is drawn for a row
+            follows from the rows before it.
 
     Returns:
         By name, in float32, of the parameters' shapes; no parameter's ``grad`` is touched.
@@ -71,8 +75,12 @@ def mean_over_samples(
 
     if batch_size > 1 and not separable(module, parameters, rows[:2], forward):
         batch_size = 1
-    for start in range(0, len(rows), batch_size):
-        add(rows[start : start + batch_size])
+    own = share(rows) if divided else rows
+    batch_size = -(-batch_size // (world_size() if divided else 1))
+    for start in range(0, len(own), batch_size):
+        add(own[start : start + batch_size])
+    if divided:
+        add_up(totals.values())
     return {name: total / len(rows) for name, total in totals.items()}
 
 

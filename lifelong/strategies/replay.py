@@ -63,6 +63,7 @@ class Replay(Strategy):
         stores_data="references to some rows of each task",
         kept="24 * R + 6500 * S",
         grows=True,
+        several_devices=True,
         step="1 / (1 - share) times as long",
         stage="a look at each of its rows",
     )

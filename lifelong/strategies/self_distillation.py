@@ -68,12 +68,14 @@ class SelfDistillation(Strategy):
 
     Cost: a copy of the trained weights in float32, of constant size. A step generates an answer to each of its rows,
     and runs the model twice more on them, once with gradients and without gradient checkpointing: usually several times
-    as long as without.
+    as long as without. On several devices each answers all rows of a step, so that the draws are those of one device,
+    and learns from its own.
     """
 
     traits = Traits(
         families=("causal", "seq2seq"),
         kept="4 * P",
+        several_devices=True,
         step="several times as long: an answer is generated to each row, and read by student and teacher",
     )
 

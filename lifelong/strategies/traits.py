@@ -37,7 +37,8 @@ class Traits:
             parameters), R (rows in its memory), T (their answer tokens) and S (stages so far), such as ``"8 * P"``, or
             ``"at most 8 * P"``; ``"0"`` for none.
         grows: whether what it keeps grows with the number of tasks.
-        several_devices: whether it is right where a stage runs on several devices.
+        several_devices: whether it is right where a stage runs on several devices, each of which sees a part of the
+            rows of each batch; see ``Strategy``.
         step: time of an optimiser step, in words.
         stage: further time of a stage, in words.
 
@@ -104,13 +105,19 @@ def adapter_kind(config: PeftConfig | None) -> str:
     return "mixture" if ours else "other"
 
 
-def check_fit(strategies: Sequence[Strategy], adapter: str | None = None, family: str | None = None) -> None:
+def check_fit(
+    strategies: Sequence[Strategy],
+    adapter: str | None = None,
+    family: str | None = None,
+    several_devices: bool = False,
+) -> None:
     """Whether strategies work with what is to be trained.
 
     Args:
         strategies: of a run.
         adapter: one of ``ADAPTERS``; ``None`` where it is not known yet.
         family: one of ``FAMILIES``; ``None`` where it is not known yet.
+        several_devices: whether it is to be trained on several.
 
     Raises:
         ConfigError: naming the first that does not, and what it works with.
@@ -124,6 +131,11 @@ def check_fit(strategies: Sequence[Strategy], adapter: str | None = None, family
             raise ConfigError(
                 f"strategies: {name} does not work with models of the family {family!r}; it works with "
                 f"{', '.join(traits.families)}"
+            )
+        if several_devices and not traits.several_devices:
+            raise ConfigError(
+                f"strategies: {name} works on one device: its traits do not say that it is right where each device "
+                "sees a part of the rows of a batch. Take trainer.devices: 1"
             )
 
 

@@ -1,6 +1,9 @@
 """The auxiliary losses against numbers worked out by hand, and against plain loops."""
 
 import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -322,3 +325,68 @@ def test_without_gradient_nothing_is_attached():
         attached = attach_loss(a * 2, a.sum())
     assert not attached.requires_grad
     assert attached.tolist() == [2, 4]
+
+
+# The rows of a batch on two devices: a thread stands for each
+
+
+def in_two(loss: Callable[..., torch.Tensor], parts: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss as each of two parts sees it, and half of each part's gradient: DDP takes the mean of gradients."""
+    meeting, shown = threading.Barrier(2, timeout=30), [torch.zeros(())] * 2
+
+    def as_device(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def total(value: torch.Tensor) -> torch.Tensor:
+            shown[number] = value.detach()
+            meeting.wait()
+            whole = shown[0] + shown[1]
+            meeting.wait()
+            return 2 * value + (whole - 2 * value).detach()
+
+        own = parts[number].clone().requires_grad_()
+        value = loss(number, own, total)
+        (gradient,) = torch.autograd.grad(value, own)
+        return value.detach(), gradient / 2
+
+    with ThreadPoolExecutor(2) as pool:
+        values, gradients = zip(*pool.map(as_device, range(2)), strict=True)
+    assert torch.allclose(values[0], values[1], rtol=1e-12)
+    return values[0], list(gradients)
+
+
+def test_balance_of_two_parts_is_that_of_the_whole():
+    logits = torch.randn(7, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    counted = torch.tensor([1, 1, 0, 1, 1, 1, 0])
+    whole = logits.clone().requires_grad_()
+
+    def balance(logits: torch.Tensor, counted: torch.Tensor, **total: Callable) -> torch.Tensor:
+        selected = torch.zeros_like(logits).scatter(1, logits.topk(2).indices, 1)
+        return switch_balance(logits.softmax(-1), selected, counted, **total)
+
+    expected = balance(whole, counted)
+    (gradient,) = torch.autograd.grad(expected, whole)
+    marks = counted.split([2, 5])
+    value, parts = in_two(
+        lambda number, own, total: balance(own, marks[number], total=total), list(logits.split([2, 5]))
+    )
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(torch.cat(parts), gradient)
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_localized_balance_of_two_parts_is_that_of_the_whole(form):
+    gates = torch.rand(5, 3, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    counted = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 0]])
+    same_type = torch.tensor([[True, False, True, True, False], [False, True, False, False, True]] * 2)
+    whole = gates.clone().requires_grad_()
+    expected = localized_balance(whole, same_type, 0.3, form, counted)
+    (gradient,) = torch.autograd.grad(expected, whole)
+    # the second device's last sample fills its part, and none of its tokens counts
+    parts = [gates[:2], torch.cat([gates[2:], torch.ones(1, 3, 4, dtype=DOUBLE)])]
+    masks = [counted[:2], torch.cat([counted[2:], torch.zeros(1, 3, dtype=torch.long)])]
+    types = [same_type[:, :2], torch.cat([same_type[:, 2:], same_type[:, :1]], 1)]
+    value, gradients = in_two(
+        lambda number, own, total: localized_balance(own, types[number], 0.3, form, masks[number], total), parts
+    )
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(torch.cat([gradients[0], gradients[1][:-1]]), gradient)
+    assert not gradients[1][-1].any()

@@ -18,6 +18,7 @@ from lifelong.adapters.routing import (
     over_stages,
     overlap,
     pooled,
+    pooled_tables,
 )
 
 
@@ -133,3 +134,23 @@ def test_pooled_uses_are_weighed_by_tokens():
     assert whole.gates == pytest.approx((0.25, 0.75, 0))
     assert whole.router_entropy == pytest.approx((0.9 + 3 * 0.1) / 4)
     assert whole.tokens == 400
+
+
+def test_tables_of_parts_weigh_each_token_alike():
+    parts = [
+        RoutingTable([use(gates=(1.0, 0.0), frequency=(1.0, 0.0), tokens=100)], {"default": RoutingSettings(0.1)}),
+        RoutingTable(
+            [use(gates=(0.0, 1.0), frequency=(0.0, 1.0), tokens=300), use(task="places", tokens=5)],
+            {"default": RoutingSettings(0.1)},
+        ),
+    ]
+    colours, places = (whole := pooled_tables(parts))
+    assert (colours.task, colours.tokens, colours.gates, colours.frequency) == (
+        "colours",
+        400,
+        (0.25, 0.75),
+        (0.25, 0.75),
+    )
+    assert (places.task, places.tokens) == ("places", 5)
+    assert whole.settings == parts[0].settings
+    assert pooled_tables(parts[:1]) is parts[0]

@@ -88,3 +88,9 @@ def test_a_family_that_a_strategy_does_not_work_with_is_refused():
     with pytest.raises(ConfigError, match="family 'classifier'; it works with causal"):
         check_fit([OnlyLora()], family="classifier")
     check_fit([OnlyLora()], "LoRA", "causal")
+
+
+def test_several_devices_are_for_strategies_that_say_so():
+    check_fit([OnlyLora()])
+    with pytest.raises(ConfigError, match=r"OnlyLora works on one device: .* Take trainer\.devices: 1"):
+        check_fit([OnlyLora()], several_devices=True)
