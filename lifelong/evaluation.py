@@ -155,14 +155,18 @@ def evaluate_task(
         questions = [_Question(row, row["question"]) for row in rows]
     if not questions:
         return None
+    if settings.max_new_tokens is None and not task.is_text and not all(q.row["choices"] for q in questions):
+        settings = replace(settings, max_new_tokens=_longest_answer(learner, task) + SPARE_TOKENS)
     shown = learner.encoder.shown([q.row for q in questions], book, [q.text for q in questions])
     questions = [replace(question, shown=one) for question, one in zip(questions, shown, strict=True)]
     examples = [{**question.row, "question": question.text} for question in questions]
     said, routes = answers_by_route(
         learner,
         examples,
-        lambda numbers: (_losses if task.is_text else _texts)(
-            learner, task, [questions[number] for number in numbers], settings, book, advance
+        lambda numbers: (
+            _losses(learner, [questions[number] for number in numbers], settings, book, advance)
+            if task.is_text
+            else _texts(learner, [questions[number] for number in numbers], settings, advance)
         ),
     )
     score, predictions = (_perplexity if task.is_text else _score)(task, questions, said)
@@ -176,45 +180,53 @@ def evaluate_task(
 
 
 def ask(
-    learner: Learner, questions: Sequence[str], passages: Sequence[Sequence[str]] = (), max_new_tokens: int = 32
+    learner: Learner,
+    questions: Sequence[str],
+    passages: Sequence[Sequence[str]] = (),
+    max_new_tokens: int = 32,
+    shown: Sequence[Shown] | None = None,
+    task: str | None = None,
 ) -> list[str]:
-    """Free answers to questions from outside of any task.
+    """Answers to questions from outside of any task: free ones, and of a classifier one of its labels.
 
     Args:
         learner: whose model is asked.
         questions: N texts.
         passages: for each question the passages to show, or nothing for a closed book.
-        max_new_tokens: length of the longest answer.
+        max_new_tokens: length of the longest free answer.
+        shown: what a pass shows beside each question, as ``PromptEncoder.shown`` gives it, in place of ``passages``.
+        task: of the stream that the questions are said to be of, for classifiers and strategies that are told.
 
     Returns:
         N answers.
+
+    Raises:
+        ConfigError: a classifier has met no label yet.
     """
     passages = passages or [[]] * len(questions)
+    same = {"answers": [], "choices": list(learner.family.open_choices(task)), "probes": []}
+    same |= {} if task is None else {"task": task}
     rows = [
-        {"id": str(number), "question": text, "answers": [], "choices": [], "passages": list(shown), "probes": []}
-        for number, (text, shown) in enumerate(zip(questions, passages, strict=True))
+        {"id": str(number), "question": text, "passages": list(some), **same}
+        for number, (text, some) in enumerate(zip(questions, passages, strict=True))
     ]
-    prompts = [
-        learner.encoder.encode_prompt(
-            row, "gold" if row["passages"] else "closed", reserve=learner.encoder.reserve(max_new_tokens)
-        )
-        for row in rows
-    ]
+    if shown is None:
+        shown = [learner.encoder.shown([row], "gold" if row["passages"] else "closed")[0] for row in rows]
+    asked = [_Question(row, row["question"], one) for row, one in zip(rows, shown, strict=True)]
+    settings = Evaluation(max_new_tokens=max_new_tokens)
     answers, _ = answers_by_route(
-        learner, rows, lambda numbers: generate(learner, [prompts[number] for number in numbers], max_new_tokens)
+        learner, rows, lambda numbers: _texts(learner, [asked[number] for number in numbers], settings)
     )
-    return [learner.encoder.frame_of(row).bare(answer) for row, answer in zip(rows, answers, strict=True)]
+    return answers
 
 
 def _texts(
     learner: Learner,
-    task: Task,
     questions: Sequence[_Question],
     settings: Evaluation,
-    book: str,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] = lambda asked: None,
 ) -> list[str]:
-    """Answers to questions, free ones and ranked choices."""
+    """Answers to questions, free ones, whose length the settings limit, and ranked choices."""
     texts: list[str] = [""] * len(questions)
     free = [number for number, question in enumerate(questions) if not question.row["choices"]]
     competing = {
@@ -225,13 +237,12 @@ def _texts(
     ranked = [number for number, candidates in competing.items() if candidates]  # none: there is nothing it could say
     advance(len(questions) - len(free) - len(ranked))
     if free:
-        limit = settings.max_new_tokens or _longest_answer(learner, task) + SPARE_TOKENS
+        limit = settings.max_new_tokens
         prompts = learner.encoder.encode_prompts(
             [questions[number].row for number in free],
-            book,
-            [questions[number].text for number in free],
-            [learner.encoder.reserve(limit)] * len(free),
-            [questions[number].shown for number in free],
+            questions=[questions[number].text for number in free],
+            reserves=[learner.encoder.reserve(limit)] * len(free),
+            shown=[questions[number].shown for number in free],
         )
         answers = generate(learner, prompts, limit, settings.batch_size, advance)
         for number, answer in zip(free, answers, strict=True):
@@ -249,7 +260,7 @@ def _texts(
         choices = [[next(rest) for _ in competing[n]] for n in ranked]
         reserves = [learner.encoder.reserve(max(map(len, some))) for some in choices]
         prompts = learner.encoder.encode_prompts(
-            rows, book, texts_asked, reserves, [questions[n].shown for n in ranked]
+            rows, questions=texts_asked, reserves=reserves, shown=[questions[n].shown for n in ranked]
         )
         likelihoods = choice_log_likelihoods(learner, prompts, choices, settings.batch_size, advance)
         for number, scores, some in zip(ranked, likelihoods, choices, strict=True):
@@ -278,7 +289,6 @@ def _score(task: Task, questions: Sequence[_Question], texts: Sequence[str]) -> 
 
 def _losses(
     learner: Learner,
-    task: Task,
     questions: Sequence[_Question],
     settings: Evaluation,
     book: str,
