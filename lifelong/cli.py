@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    if options.command is _ask and options.question is None and len(rest) == 1 and not rest[0].startswith("-"):
+        options.question = rest.pop()  # argparse does not look for it behind options
     settings_follow = options.command in (_run, _retrieve, _build_stream)
     if rest and not settings_follow and not (options.command is _streams and options.name):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -29,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lifelong: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
+        kept = (
+            "; finished stages are kept, `lifelong resume FOLDER` goes on" if options.command in (_run, _resume) else ""
+        )
+        print(f"lifelong: interrupted{kept}", file=sys.stderr)
         return 130
 
 
@@ -65,6 +70,35 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the matrix and every figure of a run, or the table of a study")
     show.add_argument("folder", type=Path, metavar="FOLDER")
     show.set_defaults(command=_show)
+
+    ask = commands.add_parser(
+        "ask",
+        help="ask what a run has learned, after any of its stages",
+        description="Ask what a run has learned. Without a question it reads them line by line, from a pipe or as you "
+        "type them, until an empty line or Ctrl+D.",
+    )
+    ask.add_argument("folder", type=Path, metavar="FOLDER")
+    ask.add_argument("question", nargs="?", metavar="QUESTION")
+    ask.add_argument(
+        "--book",
+        choices=("closed", "retrieved"),
+        default="closed",
+        help="retrieved: show it the passages that are found",
+    )
+    ask.add_argument("--task", metavar="NAME", help="the task that it is of, for runs that have to be told")
+    _learned(ask)
+    ask.set_defaults(command=_ask)
+
+    export = commands.add_parser(
+        "export",
+        help="write what a run has learned as a folder for PEFT and transformers, with a model card",
+        description="Write the adapter, or the model, with tokenizer, retrieval index and model card.",
+    )
+    export.add_argument("folder", type=Path, metavar="FOLDER")
+    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty")
+    export.add_argument("--merge", action="store_true", help="add the adapter to the weights: one plain model")
+    _learned(export)
+    export.set_defaults(command=_export)
 
     streams = commands.add_parser(
         "streams",
@@ -106,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("-q", "--quiet", action="store_true", help="no report on the terminal")
     build.set_defaults(command=_build_stream)
     return parser
+
+
+def _learned(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stage", type=int, metavar="K", help="0 is the untrained model; by default the last one")
+    parser.add_argument("--trust", action="store_true", help="let code run that the folder's configuration names")
 
 
 def _running(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +222,25 @@ def _show(options: argparse.Namespace) -> int:
         show_study(Study.load(options.folder, made_here(options.folder)), Console())
     else:
         show_run(Run.load(options.folder), Console())
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from lifelong.reports.asking import answer_lines, typed_lines
+    from lifelong.run import Run
+
+    run = Run.load(options.folder)
+    learner = run.learner(options.stage, options.trust or None)
+    questions = typed_lines() if options.question is None else [options.question]
+    answer_lines(run, learner, questions, options.book, options.task)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from lifelong.run import Run
+
+    run = Run.load(options.folder)
+    print(f"written: {run.export(options.to, options.stage, options.merge, options.trust or None)}")
     return 0
 
 
