@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def check_alone(folder: Path) -> None:
                 f"{folder} holds several adapters that answer together, and only the first would be loaded: load them "
                 "with lifelong.adapter_folder.restore_adapters, merge them into the model, and begin with a fresh one"
             )
+
+
+def leave_alone(folder: Path) -> None:
+    """Remove from a folder of several adapters those that answer beside the first one and add nothing.
+
+    Raises:
+        ModelError: see ``check_alone``.
+    """
+    check_alone(folder)
+    beside = (_roles(folder) or {"active": []})["active"][1:]
+    for name in beside:
+        shutil.rmtree(folder / name)
+    if beside:
+        (folder / ROLES).unlink()
 
 
 def added_weights(folder: Path) -> list[Path]:

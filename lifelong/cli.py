@@ -20,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    if options.command is _ask and options.question is None and len(rest) == 1 and not rest[0].startswith("-"):
+        options.question = rest.pop()  # argparse does not look for it behind options
     settings_follow = options.command in (_run, _retrieve, _build_stream)
     if rest and not settings_follow and not (options.command is _streams and options.name):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -37,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + stopped.signal
     except KeyboardInterrupt:
         if not _process():
-            print("lifelong: interrupted; finished stages are kept, `lifelong resume FOLDER` goes on", file=sys.stderr)
+            going_on = options.command in (_run, _resume)
+            kept = "; finished stages are kept, `lifelong resume FOLDER` goes on" if going_on else ""
+            print(f"lifelong: interrupted{kept}", file=sys.stderr)
         return 130
 
 
@@ -83,6 +87,35 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("folder", type=Path, metavar="FOLDER")
     show.set_defaults(command=_show)
 
+    ask = commands.add_parser(
+        "ask",
+        help="ask what a run has learned, after any of its stages",
+        description="Ask what a run has learned. Without a question it reads them line by line, from a pipe or as you "
+        "type them, until an empty line or Ctrl+D.",
+    )
+    ask.add_argument("folder", type=Path, metavar="FOLDER")
+    ask.add_argument("question", nargs="?", metavar="QUESTION")
+    ask.add_argument(
+        "--book",
+        choices=("closed", "retrieved"),
+        default="closed",
+        help="retrieved: show it the passages that are found",
+    )
+    ask.add_argument("--task", metavar="NAME", help="the task that it is of, for runs that have to be told")
+    _learned(ask)
+    ask.set_defaults(command=_ask)
+
+    export = commands.add_parser(
+        "export",
+        help="write what a run has learned as a folder for PEFT and transformers, with a model card",
+        description="Write the adapter, or the model, with tokenizer, retrieval index and model card.",
+    )
+    export.add_argument("folder", type=Path, metavar="FOLDER")
+    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write, new or empty")
+    export.add_argument("--merge", action="store_true", help="add the adapter to the weights: one plain model")
+    _learned(export)
+    export.set_defaults(command=_export)
+
     streams = commands.add_parser(
         "streams",
         help="list the known task streams, or look into one",
@@ -123,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("-q", "--quiet", action="store_true", help="no report on the terminal")
     build.set_defaults(command=_build_stream)
     return parser
+
+
+def _learned(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stage", type=int, metavar="K", help="0 is the untrained model; by default the last one")
+    parser.add_argument("--trust", action="store_true", help="let code run that the folder's configuration names")
 
 
 def _running(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +235,25 @@ def _show(options: argparse.Namespace) -> int:
         show_study(Study.load(options.folder), Console())
     else:
         show_run(Run.load(options.folder), Console())
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from lifelong.reports.asking import answer_lines, typed_lines
+    from lifelong.run import Run
+
+    run = Run.load(options.folder)
+    learner = run.learner(options.stage, options.trust or None)
+    questions = typed_lines() if options.question is None else [options.question]
+    answer_lines(run, learner, questions, options.book, options.task)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from lifelong.run import Run
+
+    run = Run.load(options.folder)
+    print(f"written: {run.export(options.to, options.stage, options.merge, options.trust or None)}")
     return 0
 
 

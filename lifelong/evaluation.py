@@ -16,7 +16,7 @@ from lifelong.data import collate
 from lifelong.distributed import from_all, gathered, share
 from lifelong.encoding import IGNORED
 from lifelong.errors import ConfigError, DataError, suggestion
-from lifelong.generation import answer_text, by_length, choice_log_likelihoods, generate, generate_tokens
+from lifelong.generation import answer_text, by_length, choice_log_likelihoods, generate_tokens
 from lifelong.learner import Learner
 from lifelong.library import BOOKS, Shown, passage_id
 from lifelong.losses import row_losses
@@ -192,14 +192,18 @@ def _answered(
     """Ask questions, with what is shown beside each."""
     if not questions:  # of fewer than there are processes
         return []
+    if settings.max_new_tokens is None and not task.is_text and not all(q.row["choices"] for q in questions):
+        settings = replace(settings, max_new_tokens=_longest_answer(learner, task) + SPARE_TOKENS)
     shown = learner.encoder.shown([q.row for q in questions], book, [q.text for q in questions])
     questions = [replace(question, shown=one) for question, one in zip(questions, shown, strict=True)]
     examples = [{**question.row, "question": question.text} for question in questions]
     said, routes = answers_by_route(
         learner,
         examples,
-        lambda numbers: (_losses if task.is_text else _texts)(
-            learner, task, [questions[number] for number in numbers], settings, book, advance
+        lambda numbers: (
+            _losses(learner, [questions[number] for number in numbers], settings, book, advance)
+            if task.is_text
+            else _texts(learner, [questions[number] for number in numbers], settings, advance)
         ),
     )
     return [_Answered(*one) for one in zip(shown, said, routes or [None] * len(questions), strict=True)]
@@ -213,45 +217,53 @@ def _count_of_all(counts: Counter[str], before: Counter[str]) -> None:
 
 
 def ask(
-    learner: Learner, questions: Sequence[str], passages: Sequence[Sequence[str]] = (), max_new_tokens: int = 32
+    learner: Learner,
+    questions: Sequence[str],
+    passages: Sequence[Sequence[str]] = (),
+    max_new_tokens: int = 32,
+    shown: Sequence[Shown] | None = None,
+    task: str | None = None,
 ) -> list[str]:
-    """Free answers to questions from outside of any task.
+    """Answers to questions from outside of any task: free ones, and of a classifier one of its labels.
 
     Args:
         learner: whose model is asked.
         questions: N texts.
         passages: for each question the passages to show, or nothing for a closed book.
-        max_new_tokens: length of the longest answer.
+        max_new_tokens: length of the longest free answer.
+        shown: what a pass shows beside each question, as ``PromptEncoder.shown`` gives it, in place of ``passages``.
+        task: of the stream that the questions are said to be of, for classifiers and strategies that are told.
 
     Returns:
         N answers.
+
+    Raises:
+        ConfigError: a classifier has met no label yet.
     """
     passages = passages or [[]] * len(questions)
+    same = {"answers": [], "choices": list(learner.family.open_choices(task)), "probes": []}
+    same |= {} if task is None else {"task": task}
     rows = [
-        {"id": str(number), "question": text, "answers": [], "choices": [], "passages": list(shown), "probes": []}
-        for number, (text, shown) in enumerate(zip(questions, passages, strict=True))
+        {"id": str(number), "question": text, "passages": list(some), **same}
+        for number, (text, some) in enumerate(zip(questions, passages, strict=True))
     ]
-    prompts = [
-        learner.encoder.encode_prompt(
-            row, "gold" if row["passages"] else "closed", reserve=learner.encoder.reserve(max_new_tokens)
-        )
-        for row in rows
-    ]
+    if shown is None:
+        shown = [learner.encoder.shown([row], "gold" if row["passages"] else "closed")[0] for row in rows]
+    asked = [_Question(row, row["question"], one) for row, one in zip(rows, shown, strict=True)]
+    settings = Evaluation(max_new_tokens=max_new_tokens)
     answers, _ = answers_by_route(
-        learner, rows, lambda numbers: generate(learner, [prompts[number] for number in numbers], max_new_tokens)
+        learner, rows, lambda numbers: _texts(learner, [asked[number] for number in numbers], settings)
     )
-    return [learner.encoder.frame_of(row).bare(answer) for row, answer in zip(rows, answers, strict=True)]
+    return [text for text, _ in answers]
 
 
 def _texts(
     learner: Learner,
-    task: Task,
     questions: Sequence[_Question],
     settings: Evaluation,
-    book: str,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] = lambda asked: None,
 ) -> list[tuple[str, bool]]:
-    """Answers to questions, free ones and ranked choices, and whether each was cut at the longest length."""
+    """Answers to questions, free ones, whose length the settings limit, and ranked choices; and which were cut."""
     said = [("", False)] * len(questions)
     free = [number for number, question in enumerate(questions) if not question.row["choices"]]
     competing = {
@@ -262,13 +274,12 @@ def _texts(
     ranked = [number for number, candidates in competing.items() if candidates]  # none: there is nothing it could say
     advance(len(questions) - len(free) - len(ranked))
     if free:
-        limit = settings.max_new_tokens or _longest_answer(learner, task) + SPARE_TOKENS
+        limit = settings.max_new_tokens
         prompts = learner.encoder.encode_prompts(
             [questions[number].row for number in free],
-            book,
-            [questions[number].text for number in free],
-            [learner.encoder.reserve(limit)] * len(free),
-            [questions[number].shown for number in free],
+            questions=[questions[number].text for number in free],
+            reserves=[learner.encoder.reserve(limit)] * len(free),
+            shown=[questions[number].shown for number in free],
         )
         written = generate_tokens(learner, prompts, limit, settings.batch_size, advance)
         ends = set(learner.encoder.ends)
@@ -289,7 +300,7 @@ def _texts(
         choices = [[next(rest) for _ in competing[n]] for n in ranked]
         reserves = [learner.encoder.reserve(max(map(len, some))) for some in choices]
         prompts = learner.encoder.encode_prompts(
-            rows, book, texts_asked, reserves, [questions[n].shown for n in ranked]
+            rows, questions=texts_asked, reserves=reserves, shown=[questions[n].shown for n in ranked]
         )
         likelihoods = choice_log_likelihoods(learner, prompts, choices, settings.batch_size, advance)
         for number, scores, some in zip(ranked, likelihoods, choices, strict=True):
@@ -320,7 +331,6 @@ def _score(
 
 def _losses(
     learner: Learner,
-    task: Task,
     questions: Sequence[_Question],
     settings: Evaluation,
     book: str,

@@ -120,17 +120,23 @@ class _Refused(Exception):
     """Takes a stage back that was tried."""
 
 
-def experiment_in(folder: RunFolder, trust: bool) -> Experiment:
+def experiment_in(folder: RunFolder, trust: bool, pending: bool = True, **instead: Any) -> Experiment:
     """The experiment of a run folder, with all tasks by which it was extended.
 
     Args:
         folder: of the run.
         trust: allow code from outside of lifelong, which its configuration names.
+        pending: with the task that the run is just being extended by.
+        **instead: settings in place of those of the configuration.
     """
     folder.config()  # is it there, and as it was?
-    experiment = make_experiment(read_config(folder.config_file) | {"folder": str(folder.path)}, trust, folder.path)
-    pending = folder.pending
-    return extended(experiment, [*folder.extensions(), *([pending] if pending else [])])
+    experiment = make_experiment(
+        read_config(folder.config_file) | {"folder": str(folder.path)} | instead, trust, folder.path
+    )
+    places = folder.extensions()
+    if pending and folder.pending:
+        places.append(folder.pending)
+    return extended(experiment, places)
 
 
 def extended(experiment: Experiment, extensions: Sequence[Path]) -> Experiment:

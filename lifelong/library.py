@@ -111,17 +111,32 @@ class Library:
         self.settings, self.seed = settings, seed
         self._tasks = {task.name: task for task in tasks}
         self._pools: dict[str, list[str]] = {}
+        everything = settings.scope == "all"
+        # of these tasks the passages have come, in this order
+        self._seen = {name: None for name, task in self._tasks.items() if everything or task.measure_only}
         self._inside: set[str] = set()
         self._retriever: Retriever | None = None
 
     @property
     def retriever(self) -> Retriever:
-        """Over the passages that have come so far; made when it is first needed."""
+        """Over the passages that have come so far; made, and grown, when it is needed."""
         if self._retriever is None:
             self._retriever = self.settings.make()
-            everything = self.settings.scope == "all"
-            self.follow(name for name, task in self._tasks.items() if everything or task.measure_only)
+        for name in self._seen:
+            if name not in self._inside:
+                self._inside.add(name)
+                self._retriever.add(self.pool(name))
         return self._retriever
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of all tasks, the held-out ones too."""
+        return list(self._tasks)
+
+    @property
+    def has_passages(self) -> bool:
+        """Whether any task has one, come or not."""
+        return any(map(self.pool, self._tasks))
 
     @property
     def split(self) -> int:
@@ -130,11 +145,7 @@ class Library:
 
     def follow(self, seen: Iterable[str]) -> None:
         """The passages of these tasks have come; those that are in the index stay as they are."""
-        retriever = self.retriever
-        for name in seen:
-            if name in self._tasks and name not in self._inside:
-                self._inside.add(name)
-                retriever.add(self.pool(name))
+        self._seen |= {name: None for name in seen if name in self._tasks}
 
     def pool(self, task: str) -> list[str]:
         """All different passages of a task: its own, then its rows'; none of a task of another stream."""

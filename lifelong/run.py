@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from itertools import chain
@@ -21,10 +22,13 @@ from lifelong.trust import made_here
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Plot
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lifelong.adapters.routing import RoutingTable
     from lifelong.extension import Attempt
     from lifelong.judges import Judge
+    from lifelong.learner import Learner
     from lifelong.tasks import Task
 
 KINDS = ("score", "perplexity")  # of scores, which cannot be averaged with each other
@@ -411,6 +415,84 @@ class Run:
         from lifelong.retrieved import retrieval_warnings
 
         return retrieval_warnings(self.predictions, self.folder.committed())
+
+    def learner(self, stage: int | None = None, trust: bool | None = None) -> Learner:
+        """All that had been learned after a stage, ready to be asked: model, head, strategies' state and passages.
+
+        Args:
+            stage: 0 is the untrained model; by default the last one that was finished.
+            trust: let code run that the folder's configuration names, such as a stream in a file; by default where this
+                user's own run wrote it on this machine.
+
+        Raises:
+            ConfigError, RunError, DataError, ModelError: see ``lifelong.learned.load_learned``.
+        """
+        from lifelong.learned import load_learned
+
+        return load_learned(self, stage, made_here(self.path) if trust is None else trust)
+
+    def model(
+        self, stage: int | None = None, trust: bool | None = None
+    ) -> tuple[PeftModel | PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model after a stage, with its adapter where it has one, and the tokenizer; arguments as of ``learner``.
+
+        A classifier's head and a strategy that chooses by question who answers are the learner's, and not in there.
+        """
+        learner = self.learner(stage, trust)
+        return learner.model, learner.tokenizer
+
+    def ask(
+        self,
+        questions: str | Sequence[str],
+        book: str = "closed",
+        stage: int | None = None,
+        max_new_tokens: int | None = None,
+        task: str | None = None,
+        trust: bool | None = None,
+    ) -> list[str]:
+        """Ask what was learned, in the wording of the run's prompts.
+
+        The model is loaded for each call: ask several questions at once, or keep ``learner()`` and give it to
+        ``lifelong.learned.answered``.
+
+        Args:
+            questions: one, or N of them.
+            book: ``"closed"`` shows the question alone; ``"retrieved"`` what is found for it, too, among the passages
+                of tasks that were seen up to the stage.
+            stage, trust: as of ``learner``.
+            max_new_tokens: length of the longest answer; by default that of the run's evaluation, or else 32.
+            task: that the questions are of, for what has to be told: ``AdapterPerTask("oracle")``, and classifiers in
+                the task-incremental scenario.
+
+        Returns:
+            N answers, a list for a single question too. They are free; of a classifier each is one of the labels that
+            it had met.
+
+        Raises:
+            ConfigError: the stage, the book or the task is unknown, the stream has no passages, or a question is empty.
+        """
+        from lifelong.learned import answered, longest_answer
+
+        limit = longest_answer(self) if max_new_tokens is None else max_new_tokens
+        return [one.answer for one in answered(self.learner(stage, trust), questions, book, limit, task)]
+
+    def export(self, to: str | Path, stage: int | None = None, merge: bool = False, trust: bool | None = None) -> Path:
+        """Write what was learned into a folder of its own, for PEFT and transformers, with a model card.
+
+        Args:
+            to: a folder that is not there, or empty.
+            stage, trust: as of ``learner``.
+            merge: make one model of the weights and their adapter.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError, ModelError: see ``lifelong.export.export_run``.
+        """
+        from lifelong.export import export_run
+
+        return export_run(self, to, stage, merge, made_here(self.path) if trust is None else trust)
 
     def plot(self, kind: str = "matrix", **options: Any) -> Plot:
         """Draw the run.

@@ -153,6 +153,43 @@ def nli_folder(bert_folder, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def learned_run(tiny_stream, labelled_stream, llama_folder, t5_folder, bert_folder, tmp_path_factory):
+    """A function that gives a whole run of three stages, made once: ``learned_run("per task")``, see its kinds."""
+    from functools import cache
+
+    from peft import LoraConfig
+
+    from lifelong import Experiment, Run
+    from lifelong.adapters import MoralConfig
+    from lifelong.strategies import AdapterPerTask, IncrementalLoRA, OrthogonalLoRA, Replay
+
+    few = tiny_stream.limit(test=4)
+    lora = {"adapter": LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear")}
+    kinds: dict[str, dict[str, Any]] = {
+        "full": {"strategies": [Replay(2)]},
+        "lora": {**lora, "evaluate": {"books": ["closed", "retrieved"]}, "retrieval": {"k": 2, "hybrid": True}},
+        "incremental": {**lora, "strategies": [IncrementalLoRA()]},
+        "orthogonal": {**lora, "strategies": [OrthogonalLoRA()]},
+        "per task": {**lora, "strategies": [AdapterPerTask()]},
+        "oracle": {**lora, "strategies": [AdapterPerTask("oracle")]},
+        "mixture": {"adapter": MoralConfig(num_experts=3, top_k=2, r=2)},
+        "seq2seq": {**lora, "model": str(t5_folder), "learning_rate": 3e-2, "epochs": 20},
+        "classifier": {**lora, "model": str(bert_folder), "stream": labelled_stream, "epochs": 20},
+        "told": {"model": str(bert_folder), "stream": labelled_stream, "classification": {"scenario": "task"}},
+    }
+
+    @cache
+    def run(kind: str) -> Run:
+        settings = {"stream": few, "model": str(llama_folder)} | kinds[kind]
+        settings["evaluate"] = {"probes": False, "max_new_tokens": 6} | settings.get("evaluate", {})
+        folder = tmp_path_factory.mktemp("learned") / kind.replace(" ", "-")
+        options = {"epochs": 6, "batch_size": 4, "learning_rate": 1e-2, "trainer": {"accelerator": "cpu"}}
+        return Experiment(folder=folder, **options | settings).run(quiet=True)
+
+    return run
+
+
 Answer = tuple[int, str]  # status, and the body or the assistant's words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -328,3 +329,78 @@ def test_a_mixture_that_cannot_be_is_one_message_before_anything_is_trained(
         assert " ".join(message.split()) in " ".join(printed.split())
     assert "Traceback" not in printed
     assert not (tmp_path / "run" / "stages").exists()
+
+
+# ---------------------------------------------------------------- what was learned
+
+
+def asks(monkeypatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+
+def test_a_question_on_the_command_line_is_answered(learned_run, capsys):
+    run = learned_run("lora")
+    question = "What colour is the sky?"
+    for stage in (1, 3):
+        assert call("ask", run.path, "--stage", stage, question) == 0
+        assert capsys.readouterr().out == f"{run.ask(question, stage=stage)[0]}\n"
+    assert call("ask", run.path, question, "--book", "retrieved", "--stage", "1") == 0
+    shown = capsys.readouterr()
+    assert "The sky is blue." in shown.err.splitlines()
+    assert shown.out == f"{run.ask(question, 'retrieved', stage=1)[0]}\n"
+
+
+def test_the_lines_of_a_pipe_are_answered_by_a_model_that_is_loaded_once(learned_run, capsys, monkeypatch):
+    from lifelong import learned
+
+    loaded = []
+    load = learned.load_learned
+    monkeypatch.setattr(learned, "load_learned", lambda *arguments: loaded.append(arguments) or load(*arguments))
+    run = learned_run("lora")
+    questions = ["What colour is the sky?", "Where does the owl live?"]
+    answers = run.ask(questions)
+    loaded.clear()
+    asks(monkeypatch, f"{questions[0]}\n\n  {questions[1]}")
+    assert call("ask", run.path) == 0
+    assert capsys.readouterr().out.splitlines() == answers
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize("end", ["", EOFError, KeyboardInterrupt])
+def test_a_conversation_ends_with_an_empty_line_or_the_end_of_input(learned_run, capsys, monkeypatch, end):
+    run, typed = learned_run("lora"), iter(["What colour is the sky?", end])
+
+    def type_in(prompt: str) -> str:
+        text = next(typed)
+        if not isinstance(text, str):
+            raise text
+        return text
+
+    asks(monkeypatch, "")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", type_in)
+    assert call("ask", run.path) == 0
+    assert capsys.readouterr().out.splitlines()[0] == run.ask("What colour is the sky?")[0]
+
+
+def test_what_was_learned_is_exported(learned_run, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert call("export", learned_run("lora").path, "--to", folder, "--stage", "2", "--merge") == 0
+    assert str(folder) in capsys.readouterr().out
+    assert "after stage 2 of 3" in (folder / "README.md").read_text()
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_mistakes_about_what_was_learned_are_answered_in_words(learned_run, tmp_path, capsys):
+    run = learned_run("mixture").path
+    for arguments, message in (
+        (["ask", run, "Why?", "--stage", "7"], "no stage 7"),
+        (["ask", run, " "], "number 1 is empty"),
+        (["ask", tmp_path, "Why?"], "is not a run folder"),
+        (["export", run, "--to", run / "out"], "in the folder of the run"),
+        (["export", run, "--to", tmp_path / "out", "--merge"], "depends on the token"),
+    ):
+        assert call(*arguments) in (1, 2)
+        assert message in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        call("ask", run, "--stage", "1", "Why?", "And?")

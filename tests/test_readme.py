@@ -11,7 +11,9 @@ from peft import get_peft_model_state_dict
 from lifelong import Experiment
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-STREAM, TABLE, MIXTURE, RETRIEVER, STRATEGY, CONTRACT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+STREAM, TABLE, LEARNED, MIXTURE, RETRIEVER, STRATEGY, CONTRACT = re.findall(
+    r"```python\n(.*?)```", README, flags=re.DOTALL
+)
 
 
 def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
@@ -22,7 +24,7 @@ def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
     assert "cargo" in capsys.readouterr().out
 
 
-def test_a_csv_file_becomes_a_run(tmp_path, monkeypatch, capsys):
+def test_a_csv_file_becomes_a_run_that_is_asked_and_exported(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = ["topic,question,reply", "shop,When does it open?,at nine", "shop,Who runs it?,Anna", "post,What is it?,red"]
     Path("faq.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -31,6 +33,9 @@ def test_a_csv_file_becomes_a_run(tmp_path, monkeypatch, capsys):
     assert names["run"].matrix.tasks == ("shop", "post")
     assert names["run"].matrix.matrix[2, 1] == 1.0
     assert "When does it open?" in capsys.readouterr().out
+    exec(LEARNED, {})
+    assert capsys.readouterr().out == "['red'] ['Anna']\n"
+    assert Path("runs/faq-model/model.safetensors").is_file()
 
 
 def test_a_mixture_of_experts_is_saved_and_loaded(tmp_path, monkeypatch):

@@ -70,6 +70,14 @@ class Family(ABC):
         """The answers that compete when this row is asked; none: the answer is free."""
         return row["choices"]
 
+    def open_choices(self, task: str | None = None) -> Sequence[str]:
+        """The answers that compete for a question from outside of the stream; none: the answer is free.
+
+        Args:
+            task: that it is said to be of, if any.
+        """
+        return ()
+
     @abstractmethod
     def answer_logits(self, learner: Learner, batch: Batch) -> tuple[Any, torch.Tensor]:
         """Run the model, with logits only where some row of the batch answers.

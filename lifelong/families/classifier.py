@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lifelong.classification import Classification
 from lifelong.data import Batch
 from lifelong.encoding import PromptEncoder, place_of
-from lifelong.errors import DataError, suggestion
+from lifelong.errors import ConfigError, DataError, suggestion
 from lifelong.families.base import Advance, Family
 from lifelong.generation import Sampling, prompt_batches
 from lifelong.mixtures import padding_known
@@ -100,6 +100,19 @@ class Classifier(Family):
         if competing == "own":
             return row["choices"]
         return [label for label in self.labels if competing == "all" or label in self.met]
+
+    def open_choices(self, task: str | None = None) -> Sequence[str]:
+        """The labels that have been met; all of them where all compete in evaluation, the task's where those do.
+
+        Raises:
+            ConfigError: there is none yet.
+        """
+        if self.settings.test_labels == "own" and task is not None:
+            return self.task_labels[task]
+        labels = [label for label in self.labels if self.settings.test_labels == "all" or label in self.met]
+        if not labels:
+            raise ConfigError("the classifier has met no label yet, and has none to answer with: ask after a stage")
+        return labels
 
     def answer_logits(self, learner: Learner, batch: Batch) -> tuple[Any, torch.Tensor]:
         outputs = learner.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])

@@ -13,7 +13,7 @@ from lifelong.data import collate
 from lifelong.errors import ConfigError, DataError
 from lifelong.evaluation import Evaluation, ask, evaluate_task
 from lifelong.families import Classifier
-from lifelong.generation import choice_log_likelihoods
+from lifelong.generation import choice_log_likelihoods, generate
 from lifelong.learner import Learner
 from lifelong.losses import answer_weight, row_losses
 from lifelong.models import load_model
@@ -306,7 +306,16 @@ def test_a_classifier_needs_labels_and_writes_no_free_answers(bert_folder):
     with pytest.raises(ConfigError, match="labels: a classifier needs to know the labels"):
         Learner(*load_model(str(bert_folder)))
     with pytest.raises(DataError, match="a classifier cannot write a free answer"):
-        ask(made(bert_folder), ["Why?"])
+        generate(made(bert_folder), [[1, 2]], 4)
+
+
+def test_a_question_of_no_task_is_answered_with_a_label_that_has_been_met(bert_folder):
+    learner = made(bert_folder)
+    with pytest.raises(ConfigError, match="has met no label yet"):
+        ask(learner, ["Why?"])
+    learner.family.begin_stage(STAGES[1])
+    assert ask(told(learner), ["Why?"]) == ["x"]
+    assert ask(settled(bert_folder, scenario="domain"), ["Why?"]) == ["z"]
 
 
 def test_a_tokenizer_without_padding_and_end_pads_with_anything(bert_folder):
