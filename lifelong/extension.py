@@ -198,7 +198,7 @@ def extend(
             about = {"stages": after + 1, "tasks": task_entries(tasks), "fingerprint": list(tasks.fingerprint())}
             record = {"task": task.name, "after": after, "limits": asdict(limits), "environment": about}
             (place / EXTENSION_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
-            extended(before, [*folder.extensions(), place]).write_passages(place, [task.name])
+            extended(before, [place]).write_passages(place, [task.name])
         try:
             attempt = _try(experiment_in(folder, trust), folder, reporter, work)
         except (ConfigError, DataError):

@@ -35,6 +35,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._last = -1  # stage that was seen to be committed
         self._costs: dict[int, dict[str, Any]] = {}
         self._intact: set[Path] = set()  # folders whose checksums were right; large ones are read once
 
@@ -113,8 +114,8 @@ class RunFolder:
         Raises:
             RunError: a committed file is missing or has been altered, or a stage is missing before a later one.
         """
-        last = -1
-        if (self.stage(0) / MANIFEST).is_file():
+        last = self._last if (self.stage(self._last) / MANIFEST).is_file() else -1
+        if last < 0 and (self.stage(0) / MANIFEST).is_file():
             self.check_root()
         while (self.stage(last + 1) / MANIFEST).is_file():
             last += 1
@@ -125,6 +126,7 @@ class RunFolder:
                 f"{self.stage(last + 1)} is missing or unfinished, and a later stage is there: bring it back, or "
                 "remove the later ones to run them again"
             )
+        self._last = last
         return last
 
     def commit(self, index: int) -> AbstractContextManager[Path]:

@@ -44,6 +44,9 @@ class Run:
                            takes, beside LoRA and full fine-tuning
         model.json         the family of the model, and for a classifier which labels competed
         status.json        running | done | diverged | failed | interrupted, the stage, and why
+        manifest.json      checksums of these, and of stream/ and held_out/
+        history.jsonl      everything that was done to the run
+        steps/<k>-<n>/     while stage k is being learned: its state after n optimiser steps
         stages/<k>/        adapter/ or model/, strategies/, position.json, rows.csv, losses.json, costs.json,
                            predictions/<task>.<split>.<pass>.jsonl, manifest.json; stage 0 is the untrained model;
                            routing.json, where the model has mixtures of experts

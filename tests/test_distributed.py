@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -233,3 +235,58 @@ def test_one_process_has_everything_and_adds_up_nothing():
     assert distributed.total(tensor) is tensor
     assert distributed.share([1, 2, 3]) == distributed.gathered([1, 2, 3]) == [1, 2, 3]
     assert (distributed.world_size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
+
+
+REMEMBERING = {
+    "adapter": {"class_path": "lifelong.adapters.MoralConfig", "init_args": {"num_experts": 3, "top_k": 2, "r": 2}},
+    "strategies": [
+        {"class_path": "Replay", "init_args": {"capacity": 0.5}},
+        {"class_path": "EWC", "init_args": {"strength": 10.0}},
+    ],
+    "epochs": 6,
+    "batch_size": 3,
+    "checkpoint_every": 2,
+    "evaluate": {"probes": False, "max_new_tokens": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(llama_folder, tiny_stream, tmp_path_factory) -> Run:
+    """A run of two processes with dropout, a mixture, and two strategies that remember."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    result = started("-m", "lifelong", "run", settings_of(llama_folder, tiny_stream, folder, **REMEMBERING))
+    assert result.returncode == 0, result.stderr
+    return Run(folder / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_in_the_middle_of_a_stage_both_go_on_to_the_same_bits(
+    how, uninterrupted, llama_folder, tiny_stream, tmp_path
+):
+    file = settings_of(llama_folder, tiny_stream, tmp_path, **REMEMBERING)
+    command = [sys.executable, "-m", "lifelong", "run", str(file), "--quiet"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(1500):
+            if (tmp_path / "run" / "steps" / "2-4").exists() or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 143), said
+    assert Run(tmp_path / "run").folder.committed() == 1
+    if how == signal.SIGTERM:
+        assert said.count("goes on") == 1 and "saved after step" in said
+    else:
+        time.sleep(3)  # in which the second process notices that it is alone
+    result = started("-m", "lifelong", "resume", tmp_path / "run", "--quiet")
+    assert result.returncode == 0, result.stderr
+    run = Run(tmp_path / "run")
+    assert run.rows.drop(columns="seconds").equals(uninterrupted.rows.drop(columns="seconds"))
+    assert run.predictions.equals(uninterrupted.predictions)
+    for stage in (2, 3):
+        weights = [
+            load_file(each.folder.stage(stage) / "adapter" / "adapter_model.safetensors")
+            for each in (run, uninterrupted)
+        ]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0] | weights[1])

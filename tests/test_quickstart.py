@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lifelong import Study
 from lifelong.cli import main
+from streams import world_facts
 
 pytestmark = pytest.mark.slow
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
@@ -42,3 +44,18 @@ def test_replay_forgets_at_most_half_as_much(runs):
 def test_probes_are_measured_beside(runs):
     for run in runs.values():
         assert run.matrix_of("probe").matrix.isfinite().all()
+
+
+def test_a_learned_fact_is_answered_with_the_book_closed_until_it_is_rolled_back(runs, tmp_path, capsys):
+    folder = shutil.copytree(runs["replay"].path, tmp_path / "copy")
+    task = world_facts()[-1]
+    question, answers = task.train[0]["question"], task.train[0]["answers"]
+
+    def said() -> str:
+        capsys.readouterr()
+        assert main(["ask", str(folder), question]) == 0
+        return capsys.readouterr().out.strip()
+
+    assert said() in answers
+    assert main(["rollback", str(folder), "--to", "0"]) == 0
+    assert said() not in answers

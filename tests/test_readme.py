@@ -11,17 +11,21 @@ from peft import get_peft_model_state_dict
 from lifelong import Experiment
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-STREAM, TABLE, LEARNED, MIXTURE, RETRIEVER, STRATEGY, CONTRACT = re.findall(
+STREAM, TABLE, LEARNED, MIXTURE, RETRIEVER, STRATEGY, CONTRACT, EXTENSION = re.findall(
     r"```python\n(.*?)```", README, flags=re.DOTALL
 )
 
 
-def test_the_stream_in_ten_lines_is_learned(tmp_path, monkeypatch, capsys):
+def test_the_stream_in_ten_lines_is_learned_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(STREAM, names)
     assert names["run"].matrix.matrix[1, 0] == 1.0
     assert "cargo" in capsys.readouterr().out
+    exec(EXTENSION, names)
+    shown = capsys.readouterr().out
+    assert "True ['crew', 'cargo', 'fleet']" in shown
+    assert names["run"].tasks == ["crew", "cargo"]
 
 
 def test_a_csv_file_becomes_a_run_that_is_asked_and_exported(tmp_path, monkeypatch, capsys):

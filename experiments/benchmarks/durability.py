@@ -11,7 +11,6 @@ neither memory nor the time around training and questions grows.
 from __future__ import annotations
 
 import argparse
-import gc
 import resource
 import statistics
 import tempfile
@@ -233,7 +232,6 @@ def many_stages(folder: Path, table: Table, stages: int) -> None:
 
     def noted(loop: Loop, index: int) -> None:
         report(loop, index)
-        gc.collect()
         ends.append(time.perf_counter())
         memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6)
 

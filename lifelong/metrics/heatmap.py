@@ -15,6 +15,8 @@ from lifelong.pictures import Picture, readable_on
 
 _OWN_STAGE = "#d55e00"
 _LONGEST_NAME = 28
+_MANY = 40  # rows or columns; beyond them cells are too small for numbers, and not every one of them has a name
+_LARGEST = (18.0, 16.0)  # width and height of a picture, in inches
 _GAP = 0.4  # of a cell, before the held-out tasks
 
 
@@ -29,6 +31,8 @@ def draw_heatmap(
     ax: Axes | None = None,
 ) -> tuple[Figure, Axes]:
     """Draw scores as a heat map: values written in the cells, holes hatched, each task's own stage outlined.
+
+    With more than 40 stages or tasks there are colours alone, and a name for some rows and columns.
 
     The colour map is cividis, made for colour-blind readers; bright is good. Scores between 0 and 1 are always drawn on
     the scale from 0 to 1, so that two pictures can be compared; a score of which lower is better on a logarithmic one.
@@ -55,14 +59,17 @@ def draw_heatmap(
     if ax is None:
         longest = min(max(map(len, [*tasks, *stages])), _LONGEST_NAME) * 0.075
         size = (max(4.5, 0.62 * (places[-1] + 1) + longest + 1.7), max(3.0, 0.42 * rows + longest * 0.75 + 1.2))
-        ax = Picture(figsize=size, layout="constrained").add_subplot()
+        ax = Picture(figsize=tuple(map(min, size, _LARGEST)), layout="constrained").add_subplot()
+    many = max(rows, columns) > _MANY
 
     colours, scale = "cividis" if higher_is_better else "cividis_r", _scale(R[~np.isnan(R)], higher_is_better)
     for block in [range(learned), range(learned, columns)] if apart else [range(columns)]:
         sides = (places[block[0]] - 0.5, places[block[-1]] + 0.5, rows - 0.5, -0.5)
         cells = np.ma.masked_invalid(R[:, block])
         image = ax.imshow(cells, cmap=colours, norm=scale, aspect="auto", extent=sides)
-    for row, column in np.ndindex(rows, columns):
+    if many:
+        ax.patch.set(facecolor="0.95", edgecolor="0.6", linewidth=0, hatch="////")  # seen where nothing was measured
+    for row, column in () if many else np.ndindex(rows, columns):
         if np.isnan(R[row, column]):
             ax.add_patch(_cell(row, places[column], facecolor="0.95", edgecolor="0.6", linewidth=0, hatch="////"))
         else:
@@ -70,14 +77,27 @@ def draw_heatmap(
             _write(ax, image, row, places[column], R[row, column], mark)
     own_stage = rows == learned + 1
     for task in range(learned if own_stage else 0):
-        ax.add_patch(_cell(task + 1, task, fill=False, edgecolor=_OWN_STAGE, linewidth=2.2, zorder=3, clip_on=False))
+        ax.add_patch(
+            _cell(
+                task + 1,
+                task,
+                fill=False,
+                edgecolor=_OWN_STAGE,
+                linewidth=0.6 if many else 2.2,
+                zorder=3,
+                clip_on=False,
+            )
+        )
 
     ax.set_xlim(-0.5, places[-1] + 0.5)
-    ax.set_xticks(places, [_cut(task) for task in tasks], rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(rows), [_cut(stage) for stage in stages])
-    ax.set_xticks(places[1:] - 0.5, minor=True)
-    ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=1)
+    across, down = (slice(None, None, -(-size // _MANY)) for size in (columns, rows))
+    names = [_cut(task) for task in tasks][across]
+    ax.set_xticks(places[across], names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(rows)[down], [_cut(stage) for stage in stages][down])
+    if not many:
+        ax.set_xticks(places[1:] - 0.5, minor=True)
+        ax.set_yticks(np.arange(rows - 1) + 0.5, minor=True)
+        ax.grid(which="minor", color="white", linewidth=1)
     ax.tick_params(which="both", length=0)
     ax.set_xlabel("task" if learned else "held-out task")
     ax.set_ylabel("after stage")

@@ -179,3 +179,15 @@ def test_where_every_task_is_held_out_there_is_no_gap():
     assert "held out" not in [text.get_text() for text in axes.texts]
     assert axes.get_xlabel() == "held-out task"
     assert cells(axes, is_outline) == set()
+
+
+def test_a_matrix_of_hundreds_is_a_picture_of_a_page_in_colours_alone():
+    R = np.tril(np.random.default_rng(0).random((201, 200)), -1)
+    R[R == 0] = np.nan
+    names = [f"task {number}" for number in range(200)]
+    figure, ax = draw_heatmap(R, names, ["untrained", *names])
+    assert max(figure.get_size_inches()) <= 18 and not ax.texts
+    assert 0 < len(ax.get_xticklabels()) <= 40 and ax.get_xticklabels()[1].get_text() == "task 5"
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=50)
+    assert len(matplotlib.image.imread(io.BytesIO(image.getvalue()))) <= 16 * 50
