@@ -40,6 +40,9 @@ class StepCheckpoints(Callback):
     def __init__(self, folder: Path, every: int | None, sign: StopSign) -> None:
         self.folder, self.every, self.sign = folder / FOLDER, every, sign
 
+    def on_train_start(self, trainer: Trainer, learner: Learner) -> None:
+        self.sign.listen()
+
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *batch: Any) -> None:
         step = len(learner.losses)
         stop = self.sign.agree()

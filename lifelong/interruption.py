@@ -24,6 +24,25 @@ class StopSign:
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def listen(self) -> None:
+        """Have signals ask; once more where Lightning listens itself, whose answer to SIGTERM lets processes wait for
+        each other for ever. Signals reach the main thread alone: in another one nothing is changed."""
+        if threading.current_thread() is threading.main_thread() and self.asked is None:
+            if not self._before:
+                self._before = {number: signal.getsignal(number) for number in SIGNALS}
+            for number in SIGNALS:
+                signal.signal(number, self._ask)
+
+    def forget(self) -> None:
+        """Let signals do what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = signal.Signals(number)
+        self.forget()
 
     def agree(self) -> bool:
         """Whether any process of the run was asked; all of them call this together, and hold it for their own."""
@@ -46,25 +65,10 @@ class StopSign:
 
 @contextmanager
 def stop_sign() -> Iterator[StopSign]:
-    """Let the first SIGINT or SIGTERM ask to stop inside, and a second one end the process as ever.
-
-    Signals reach the main thread alone; in another thread nothing is changed.
-    """
+    """Let the first SIGINT or SIGTERM ask to stop inside, and a second one end the process as ever."""
     sign = StopSign()
-    if threading.current_thread() is not threading.main_thread():
-        yield sign
-        return
-    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        sign.asked = signal.Signals(number)
-        for each, handler in before.items():
-            signal.signal(each, signal.SIG_DFL if handler is None else handler)
-
-    for number in SIGNALS:
-        signal.signal(number, ask)
+    sign.listen()
     try:
         yield sign
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        sign.forget()
