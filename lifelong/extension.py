@@ -193,6 +193,7 @@ def extend(
         known = list(before.tasks.learned)[:after]
         limits.check(known, task)
         tasks = TaskStream(before.tasks.name, [*known, task, *before.tasks.held_out])
+        remove_folder(folder.path / EXTENSION)  # of one that has its stage, and whose process was killed then
         with whole_folder(folder.path / EXTENSION) as place:
             TaskStream(task.name, [task]).save(place / STREAM)
             about = {"stages": after + 1, "tasks": task_entries(tasks), "fingerprint": list(tasks.fingerprint())}

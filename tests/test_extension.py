@@ -248,6 +248,14 @@ def test_an_extension_that_is_broken_off_is_gone_on_with(copy, begin, stream, tm
     assert not (copy.path / "extension").exists() and run.status["state"] == "done"
 
 
+def test_one_whose_process_was_killed_right_after_its_commit_is_over(copy, stream):
+    copy.extend(stream[2], quiet=True)
+    shutil.copytree(copy.folder.stage(3) / "extension", copy.path / "extension")  # which is removed last
+    assert main(["resume", str(copy.path), "--quiet"]) == 0
+    assert copy.extend(replace(stream[0], name="again"), quiet=True).accepted
+    assert copy.tasks == [*stream.names, "again"] and not (copy.path / "extension").exists()
+
+
 def test_an_extension_can_be_given_up(copy, stream, monkeypatch):
     before = content(copy.path, HISTORY)
     monkeypatch.setattr("lifelong.loop.Loop.learn", lambda *_: 1 / 0)

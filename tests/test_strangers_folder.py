@@ -137,9 +137,7 @@ def test_a_step_checkpoint_is_no_code(received, mark, capsys):
     assert str(file) in said and "names code, which is not run" in said
 
 
-@pytest.mark.parametrize(
-    "command", [["resume"], ["rollback", "--to", "0"], ["extend", "--task", "streams.world_facts"]]
-)
+@pytest.mark.parametrize("command", ["resume", "rollback --to 0", "extend --task streams.world_facts"])
 def test_a_lock_that_leads_elsewhere_is_not_written(command, received, tmp_path, capsys):
     (tmp_path / "precious").write_text("all my work")
     (received / ".lock").unlink(missing_ok=True)

@@ -66,10 +66,11 @@ def figures(
         learner = make_learner("nano")
         learner.encoder.library = Library(Retrieval(k=1, scope="all", distractors=2), TaskStream("one", [task]))
 
-        def scripted(learner: Any, prompts: list[list[int]], *_: Any) -> list[str]:
-            return [says(learner.tokenizer.decode(ids)) for ids in prompts]
+        def scripted(learner: Any, prompts: list[list[int]], *_: Any) -> list[list[int]]:
+            said = [says(learner.tokenizer.decode(ids)) for ids in prompts]
+            return [learner.tokenizer(text, add_special_tokens=False)["input_ids"] for text in said]
 
-        monkeypatch.setattr(evaluation, "generate", scripted)
+        monkeypatch.setattr(evaluation, "generate_tokens", scripted)
         frames = []
         for book in BOOKS:
             for split in ("test", "probe"):
