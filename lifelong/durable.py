@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from lifelong.inside import inside
 
 MANIFEST = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FEW = 64  # files that are written to the disk one by one; for more than these, everything once is quicker
 _LITTLE = 2**20  # bytes that are left on a full disk, at most: not every library passes the system's error on
 
 
@@ -37,9 +38,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
         yield temporary
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         with ThreadPoolExecutor(1) as disk:  # which is written to while checksums are computed
-            written = disk.map(sync, files)
+            written = disk.submit(_sync_all, files)
             write_manifest(temporary, files)
-            list(written)
+            written.result()
         for folder in sorted({path for path in temporary.rglob("*") if path.is_dir()} | {temporary}, reverse=True):
             sync(folder)
         temporary.rename(target)
@@ -116,6 +117,14 @@ def checksum(path: Path) -> str:
     """Of a file's content: SHA-256, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_all(files: Sequence[Path]) -> None:
+    if len(files) > _FEW:
+        os.sync()
+    else:
+        for path in files:
+            sync(path)
 
 
 def sync(path: Path) -> None:
