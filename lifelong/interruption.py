@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from lifelong.distributed import any_of
+from lifelong.distributed import any_of, is_first
 from lifelong.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,6 +44,8 @@ class StopSign:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = signal.Signals(number)
         self.forget()
+        if is_first():  # by the system's own call, since a signal comes at any time, also in the middle of a print
+            os.write(2, f"\n{self.asked.name}: stopping as soon as the step is saved; once more stops now\n".encode())
 
     def agree(self) -> bool:
         """Whether any process of the run was asked; all of them call this together, and hold it for their own."""
