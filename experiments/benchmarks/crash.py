@@ -9,6 +9,7 @@ asked; then one goes to the end. Compared are all weights, strategies' states, l
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import subprocess
 import sys
@@ -30,9 +31,15 @@ def command(folder: Path) -> list[str]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Of the files of all stages of all runs."""
+    """Of the files of all stages of all runs; PEFT writes a set into its configuration, in any order."""
     files = (path for path in sorted(folder.glob("*/stages/**/*")) if path.is_file() and path.name not in TIMED)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    read = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return {name: in_order(text) if name.endswith("adapter_config.json") else text for name, text in read.items()}
+
+
+def in_order(text: bytes) -> bytes:
+    config = json.loads(text)
+    return json.dumps(config | {"target_modules": sorted(config["target_modules"])}).encode()
 
 
 def main() -> None:
