@@ -44,6 +44,20 @@ class StepCheckpoints(Callback):
         self.sign.listen()
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *batch: Any) -> None:
+        if len(learner.losses) % trainer.num_training_batches:
+            self._step_done(trainer, learner)
+
+    def on_train_epoch_end(self, trainer: Trainer, learner: Learner) -> None:
+        # an epoch's last step is saved here, where Lightning counts the epoch: in a checkpoint that is made before, it
+        # forgets the epoch once it is resumed and saved again
+        if len(learner.losses) < trainer.num_training_batches * trainer.max_epochs and not trainer.should_stop:
+            self._step_done(trainer, learner)
+
+    def on_train_end(self, trainer: Trainer, learner: Learner) -> None:
+        if len(learner.losses) == trainer.num_training_batches * trainer.max_epochs:
+            self._step_done(trainer, learner)
+
+    def _step_done(self, trainer: Trainer, learner: Learner) -> None:
         step = len(learner.losses)
         stop = self.sign.agree()
         if stop or (self.every is not None and step % self.every == 0):

@@ -1,8 +1,9 @@
 """A process that has everything loaded, and runs each toy run in a child of its own, which may be killed.
 
-Reads a JSON object per line: ``folder`` and ``model``; ``settings`` of the experiment; ``kill_after`` so many seconds,
-with ``signal``; or ``kill_at`` the n-th step of the commit of stage 2, counted in calls that reach the disk. Writes the
-child's exit status per line, negative for the signal that ended it. What the child prints goes to ``folder.log``.
+Reads a JSON object per line: ``folder`` and ``model``; ``settings`` of the experiment; and how the run is broken off:
+``kill_after`` so many seconds; ``kill_at`` the n-th step of the commit of stage 2, counted in calls that reach the
+disk; or ``stop_at`` the n-th optimiser step of this process, with ``signal``. Writes the child's exit status per line,
+negative for the signal that ended it. What the child prints goes to ``folder.log``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder
@@ -72,12 +75,26 @@ def die_at(number: int) -> None:
     RunFolder.commit, Learner.begin_stage = armed, disarmed
 
 
+def stop_at(number: int, kind: int) -> None:
+    """Send this process a signal during its n-th optimiser step."""
+    left = [number]
+
+    def counted(*_: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), kind)
+
+    register_optimizer_step_post_hook(counted)
+
+
 def child(command: dict[str, Any]) -> int:
     log = os.open(f"{command['folder']}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     if "kill_at" in command:
         die_at(command["kill_at"])
+    if "stop_at" in command:
+        stop_at(command["stop_at"], command["signal"])
     try:
         experiment(command["folder"], command["model"], **command.get("settings", {})).run(quiet=True)
     except BaseException as error:
@@ -94,7 +111,7 @@ def main() -> None:
             os._exit(child(command))
         if "kill_after" in command:
             time.sleep(command["kill_after"])
-            os.kill(process, command.get("signal", signal.SIGKILL))
+            os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -122,20 +122,12 @@ SETTINGS = {"workers": {"loader_workers": 2}, "accumulated": {"accumulate": 2}}
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_asked_to_stop_it_finishes_the_step_saves_and_says_how_to_go_on(kind, children, seconds):
+def test_asked_to_stop_it_finishes_the_step_saves_and_says_how_to_go_on(kind, children):
     whole, name = f"whole {kind}", f"stopped {kind}"
     assert children(whole, settings=SETTINGS[kind]) == 0, children.log(whole)
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    stopped = 0
-    for number in range(4):
-        part = seconds * (0.3 + 0.1 * number)
-        status = children(name, settings=SETTINGS[kind], kill_after=part, signal=kinds[number % 2])
-        if status == 0:
-            break
-        assert status == 3, children.log(name)
-        stopped += 1
+    for number, asked in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGINT), 1):
+        assert children(name, settings=SETTINGS[kind], stop_at=3, signal=asked) == 3, children.log(name)
         assert Run(children.folder / name).status["state"] == "interrupted"
-        assert f"`lifelong resume {children.folder / name}` goes on" in children.log(name)
-    assert stopped > 1
+        assert children.log(name).count(f"`lifelong resume {children.folder / name}` goes on") == number
     assert children(name, settings=SETTINGS[kind]) == 0, children.log(name)
     same(children.folder / name, children.folder / whole)
