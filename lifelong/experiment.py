@@ -239,12 +239,13 @@ class Experiment:
         """The fully resolved configuration, as plain values; ``lifelong run`` on it repeats the run."""
         return describe(self)
 
-    def run(self, quiet: bool = False, reporter: Reporter | None = None) -> Run:
+    def run(self, quiet: bool = False, reporter: Reporter | None = None, shared: Path | None = None) -> Run:
         """Run all stages, or those that are still to do when the folder holds the beginning of this very run.
 
         Args:
             quiet: no progress bars.
             reporter: shows progress in some other way.
+            shared: a folder in which the runs of a study keep what they have in common.
 
         Raises:
             RunError: the folder holds another run, or is damaged.
@@ -269,7 +270,7 @@ class Experiment:
             if folder.committed() < len(stages):
                 if self.check_resources and processes.first:
                     preview(self, stages, thorough=False).check()
-                Loop(self, folder, stages, reporter, work.sign).run()
+                Loop(self, folder, stages, reporter, work.sign, shared).run()
             run = Run(folder.path)
             if processes.first:
                 run.write_views()

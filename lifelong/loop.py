@@ -38,18 +38,34 @@ from lifelong.stopwatch import AROUND, FIT, timed
 from lifelong.strategies.base import Stage
 from lifelong.strategies.traits import adapter_kind, check_fit
 from lifelong.tasks import Task
+from lifelong.untrained import UntrainedAnswers, is_shared
 
 if TYPE_CHECKING:
     from lifelong.experiment import Experiment
 
 
 class Loop:
-    """One pass through the stages that a folder lacks."""
+    """One pass through the stages that a folder lacks.
+
+    Args:
+        experiment: that is run.
+        folder: of the run.
+        stages: all of them.
+        reporter: shows progress.
+        sign: says whether the run was asked to stop.
+        shared: a folder for what several runs have in common; ``None`` where it is the only one.
+    """
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, stages: list[Stage], reporter: Reporter, sign: StopSign
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        stages: list[Stage],
+        reporter: Reporter,
+        sign: StopSign,
+        shared: Path | None = None,
     ) -> None:
-        self.experiment, self.folder, self.stages = experiment, folder, stages
+        self.experiment, self.folder, self.stages, self.shared = experiment, folder, stages, shared
         self.reporter, self.sign = reporter, sign
         # what strategies remember belongs to one run, and an experiment may be run again
         self.strategies = copy.deepcopy(tuple(experiment.strategies))
@@ -191,7 +207,7 @@ class Loop:
         """Ask what is to be asked after stage ``index``, and write answers and costs."""
         started = time.perf_counter()
         with routing_kept(self.learner.model, path) as of_task:
-            results = self.ask(self.experiment.tasks, index, of_task)
+            results = self._ask_untrained(of_task) if index == 0 else self.ask(self.experiment.tasks, index, of_task)
         _write_answers(path, [*earlier, *((index, answers) for answers in results)])
         seconds = round(time.perf_counter() - started, 3)
         trainable, total_parameters = models.count_parameters(self.learner)
@@ -208,6 +224,15 @@ class Loop:
         if self.learner.encoder.library is not None and self.learner.encoder.library.split:
             costs["shortened"]["passages in parts for the encoder"] = self.learner.encoder.library.split
         (path / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
+
+    def _ask_untrained(self, around: Callable[[str], AbstractContextManager[None]]) -> list[Answers]:
+        """The answers before the first stage; where another run has asked the very same, its answers."""
+        self.learner.to(self.device)
+        if self.shared is None or world_size() > 1 or not is_shared(self.experiment, self.learner):
+            return self.ask(self.experiment.tasks, 0, around)
+        kept = UntrainedAnswers(self.shared, self.experiment, self.learner)
+        asked = (kept.of(task, lambda task=task: self.ask([task], 0)) for task in self.experiment.tasks)
+        return [answers for found in asked for answers in found]
 
     def ask(
         self,

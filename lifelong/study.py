@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
-import multiprocessing
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 import yaml
 from rich.markup import escape
 
-from lifelong.config import make_experiment, override, read_config
+from lifelong.backends import Backend, InProcess, LocalProcesses
+from lifelong.config import read_config
 from lifelong.describe import plain, plain_stream
 from lifelong.durable import write_text
-from lifelong.errors import ConfigError, LifelongError, RunError, suggestion
+from lifelong.errors import ConfigError, RunError, suggestion
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder
+from lifelong.grid import Point, differences, is_joint, labelled, points
 from lifelong.processes import said_devices
 from lifelong.progress import Reporter
-from lifelong.registry import SAVED_STREAM, STREAMS, resolve_stream, saved_stream
+from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream, saved_stream
 from lifelong.run import Run
+from lifelong.selection import Selection, trials
+from lifelong.selection import apply as with_choice
+from lifelong.selection import read as read_selection
+from lifelong.selection import write as write_selection
 from lifelong.task_stream import TaskStream
 from lifelong.trust import made_here, sign
+from lifelong.untrained import SHARED
 
 if TYPE_CHECKING:
     from lifelong.pictures import Picture
 
+SELECTION_STREAM = "selection_stream"  # the folder of its rows, where they are in no file
 FIGURES = (
     "average_accuracy",
     "learning_accuracy",
@@ -49,34 +48,27 @@ FIGURES = (
     "general_perplexity",
     "general_perplexity_increase",
 )
+_FURTHER = (("intransigence", "test", "intransigence"), ("probe_accuracy", "probe", "average_accuracy"))
+_OF_THE_JOINT_RUN = ("seed", "model", "adapter")  # the settings in which a run and its joint run agree
 _PICTURES_IN_A_ROW = 3
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a study: what it varies, as labels, and where it is kept."""
-
-    labels: Mapping[str, str]
-    config: Mapping[str, Any]
-    folder: Path
-
-    def experiment(self, trust: bool) -> Experiment:
-        """The experiment of this point; without trust its rows are in the study's folder."""
-        return make_experiment({**_fresh(self.config), "folder": str(self.folder)}, trust, self.folder.parent)
 
 
 class Study:
     """A grid of experiments, one run folder each.
 
     Finished runs never run again, unfinished ones go on where they stopped, and a run that fails is kept and shown
-    while the others go on.
+    while the others go on. What runs share is done once: the questions to the untrained model; the joint run, which
+    knows no order, for all orders; rows as tokens, and embeddings of passages.
 
     Args:
         base: an experiment, or the settings of one; what all runs share.
         vary: for each field (``strategies``, ``adapter``, ``order``, ``seed``, ..., or a dotted key such as
-            ``adapter.init_args.r``) the values to try: a list, or a mapping from labels to values.
+            ``adapter.init_args.r``) the values to try: a list, or a mapping from labels to values. ``method`` varies
+            several fields together: a mapping from labels to settings. ``seed`` and ``order`` repeat a comparison, all
+            the rest is what is compared.
         folder: where the runs are kept.
         trust: allow code from outside of lifelong that the settings name.
+        select: how hyper-parameters are chosen before the runs: a ``Selection``, or its settings.
 
     Raises:
         ConfigError: a field is unknown, or a list of values is no such thing.
@@ -88,89 +80,79 @@ class Study:
         vary: Mapping[str, Sequence[Any] | Mapping[str, Any]],
         folder: str | Path | None = None,
         trust: bool = True,
+        select: Selection | Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(base, Experiment):
             base = {field.name: getattr(base, field.name) for field in fields(base)}
         self.base = {key: value for key, value in base.items() if key != "folder"}
         self.vary = dict(vary)
         self.trust = trust
+        kept = ("stream", "common", "grids")  # whose values are those of many settings
+        self.select = call(Selection, dict(select), "select", kept) if isinstance(select, Mapping) else select
         if not self.vary:
             raise ConfigError("vary: names no field to vary")
         self.folder = Path(folder or base.get("folder") or "runs/study")
-        self.points = list(self._points())
-
-    def _points(self) -> Iterator[Point]:
-        names = [field.name for field in fields(Experiment)]
-        grid = []
-        for key, values in self.vary.items():
-            if key.partition(".")[0] not in names or key == "folder":
-                raise ConfigError(f"vary.{key}: there is no such setting{suggestion(key, names)}")
-            if not isinstance(values, Mapping) and (isinstance(values, str) or not isinstance(values, Sequence)):
-                raise ConfigError(f"vary.{key}: expected a list of values, or a mapping from labels to values")
-            choices = list(values.items()) if isinstance(values, Mapping) else [(_label(v), v) for v in values]
-            if not choices or len({label for label, _ in choices}) < len(choices):
-                raise ConfigError(f"vary.{key}: needs values that differ; give them labels, as a mapping")
-            grid.append([(key, str(label), value) for label, value in choices])
-        for combination in itertools.product(*grid):
-            config = _fresh(self.base)
-            for key, _, value in combination:
-                override(config, key, value, f"vary.{key}")
-            labels = {key: label for key, label, _ in combination}
-            name = ",".join(f"{_slug(key.rpartition('.')[2])}={_slug(label)}" for key, label in labels.items())
-            yield Point(labels, config, self.folder / name)
+        self.points = list(points(self.base, self.vary, self.folder))
 
     def experiments(self) -> dict[str, Experiment]:
         """The experiments of the grid by name, to look at: ``run`` makes its own."""
-        return {point.folder.name: point.experiment(self.trust) for point in self._points()}
+        return {point.folder.name: point.experiment(self.trust) for point in self.points}
 
-    def run(self, jobs: int = 1, quiet: bool = False) -> Study:
+    def run(self, jobs: int = 1, quiet: bool = False, backend: Backend | None = None) -> Study:
         """Run what is not finished yet.
 
         Args:
             jobs: processes at a time; they share the processor's cores evenly.
             quiet: no progress bars.
+            backend: where the runs are worked on instead, such as ``lifelong.backends.Ray()``.
 
         Raises:
             ConfigError: a run of the grid cannot be built (none has begun then), or several processes are asked for and
                 a class exists in this one only.
+            RunError: the folder holds another study; the message has every difference.
         """
-        for point in self.points:
-            made = point.experiment(self.trust)  # all mistakes before the first run, not after hours
-            if said_devices(made.trainer) > 1:
+        made = trials(self.select, self.points, self.folder, self.trust) if self.select else []
+        for point in [*self.points, *(trial.point for trial in made)]:
+            experiment = point.experiment(self.trust)  # all mistakes before the first run, not after hours
+            if said_devices(experiment.trainer) > 1:
                 raise ConfigError(
                     "trainer.devices: the runs of a study take one device each; start a run on several by itself, with "
                     "`lifelong run`"
                 )
         self._write()
-        if jobs > 1:
-            self._run_in_processes(jobs, quiet)
-        else:
-            reporter = Reporter(quiet)
-            for number, point in enumerate(self.points, start=1):
-                reporter.line(f"[bold cyan]run {number}/{len(self.points)}: {point.folder.name}[/bold cyan]")
-                reason = _run_point(point, self.trust, quiet)
-                if reason:
-                    reporter.line(f"  [red]failed: {escape(reason)}[/red]")
+        if backend is None:
+            backend = LocalProcesses(jobs) if jobs > 1 else InProcess()
+        reporter = Reporter(quiet)
+        todo = self.points
+        if self.select:
+            self._work(backend, [trial.point for trial in made], "trial", reporter, quiet)
+            chosen = write_selection(self.select, made, self.folder)
+            todo = [point for point in (with_choice(chosen, point) for point in self.points) if point is not None]
+            for method in dict.fromkeys(point.method for point in self.points):
+                if method not in {point.method for point in todo}:
+                    reporter.line(f"[red]{escape(method)}: no trial came to an end, so it has no runs[/red]")
+        self._work(backend, todo, "run", reporter, quiet)
         write_text(self.folder / "table.csv", self.table().to_csv(index=False))
         if any(run.folder.committed() >= 0 for run in self.runs.values()):
             self.plot("matrix").savefig(self.folder / "matrix.png", dpi=110, bbox_inches="tight")
         return self
 
-    def _run_in_processes(self, jobs: int, quiet: bool) -> None:
-        reporter = Reporter(quiet)
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        context = multiprocessing.get_context("spawn")  # forked processes would share torch's thread pool
-        try:
-            with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
-                futures = {pool.submit(_run_point, point, self.trust, True): point for point in self.points}
-                for number, future in enumerate(as_completed(futures), start=1):
-                    outcome = future.result() or "done"
-                    reporter.line(f"{number}/{len(futures)} {futures[future].folder.name}: {escape(outcome)}")
-        except (BrokenProcessPool, PicklingError, AttributeError) as error:
-            raise ConfigError(
-                f"jobs: a run could not be handed to another process ({error}). Classes and functions of a notebook "
-                "exist in its own process only: put them into a file, or use jobs=1"
-            ) from error
+    def _work(self, backend: Backend, todo: Sequence[Point], what: str, reporter: Reporter, quiet: bool) -> None:
+        """Run points, each folder once, and say how each ended."""
+        todo = list({point.folder: point for point in todo}.values())
+        ended = backend.run(todo, self.trust, quiet, self.folder / SHARED)
+        for number, expected in enumerate(todo, start=1):
+            if backend.in_turn:
+                reporter.line(f"[bold cyan]{what} {number}/{len(todo)}: {escape(self._name(expected))}[/bold cyan]")
+            point, reason = next(ended)
+            outcome = "done" if reason is None else f"[red]failed: {escape(reason)}[/red]"
+            if not backend.in_turn:
+                reporter.line(f"{what} {number}/{len(todo)}: {escape(self._name(point))}: {outcome}")
+            elif reason is not None:
+                reporter.line(f"  {outcome}")
+
+    def _name(self, point: Point) -> str:
+        return point.folder.relative_to(self.folder).as_posix()
 
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,16 +164,44 @@ class Study:
                 base[key] = plain_stream(stream, key)
                 if base[key]["class_path"] == SAVED_STREAM:
                     resolve_stream(stream, key).save(self.folder / key)
-        text = yaml.safe_dump({**plain(base), "vary": plain(self.vary)}, sort_keys=False, allow_unicode=True)
         file = self.folder / "config.yaml"
+        described = {**plain(base), "vary": plain(self.vary)}
+        if self.select is not None:
+            described["select"] = self._described_selection(self.select)
+        text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
         if file.is_file() and file.read_text(encoding="utf-8") != text:
-            there = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if {key: there.get(key) for key in there if key != "vary"} != plain(base):
-                raise RunError(f"{self.folder} holds a study of another experiment: choose another folder")
+            self._check_goes_on(described, yaml.safe_load(file.read_text(encoding="utf-8")))
         sign(self.folder, text)
         write_text(file, text)
         index = [{"folder": point.folder.name, "labels": dict(point.labels)} for point in self.points]
         write_text(self.folder / "study.json", json.dumps(index, indent=1))
+
+    def _described_selection(self, select: Selection) -> dict[str, Any]:
+        about = {
+            field.name: plain(getattr(select, field.name)) for field in fields(Selection) if field.name != "stream"
+        }
+        if select.stream is not None:
+            about["stream"] = plain_stream(select.stream, SELECTION_STREAM)
+            if about["stream"]["class_path"] == SAVED_STREAM:
+                resolve_stream(select.stream, "select.stream").save(self.folder / SELECTION_STREAM)
+        return about
+
+    def _check_goes_on(self, now: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+        """The folder's study is this one, or a part of it.
+
+        Raises:
+            RunError: with every difference.
+        """
+        before, after = labelled(there.get("vary") or {}), labelled(now["vary"])
+        added = {key: [label for label in values if label not in before.get(key, {})] for key, values in after.items()}
+        same = {key: {name: value for name, value in after[key].items() if name not in added[key]} for key in after}
+        found = [
+            *differences({**there, "vary": None}, {**now, "vary": None}),
+            *differences(before, same, "vary"),
+        ]
+        if found or before.keys() != after.keys():
+            lines = "".join(f"\n  {line}" for line in found)
+            raise RunError(f"{self.folder} holds another study: choose another folder. What differs:{lines}")
 
     @classmethod
     def load(cls, folder: str | Path, trust: bool | None = None) -> Study:
@@ -210,29 +220,57 @@ class Study:
         config = read_config(folder / "config.yaml")
         if not isinstance(config.get("vary"), Mapping):
             raise RunError(f"{folder} is not a study: the config.yaml there has no values to vary")
-        return cls(config, config.pop("vary"), folder, made_here(folder) if trust is None else trust)
+        select = config.pop("select", None)
+        if isinstance(select, Mapping):
+            select = {**select, "stream": saved_stream(select.get("stream"), (folder,))}
+        return cls(config, config.pop("vary"), folder, made_here(folder) if trust is None else trust, select)
 
     @property
     def runs(self) -> dict[str, Run]:
         """The runs begun so far, by the name of their folder."""
         return {point.folder.name: Run(point.folder) for point in self.points if RunFolder(point.folder).exists}
 
+    @property
+    def selection(self) -> pd.DataFrame:
+        """One row per trial by which hyper-parameters were chosen.
+
+        ``method``; ``settings`` as a mapping; ``folder`` of the trial in the study's; ``state``; ``value`` of the
+        figure that decides, NaN for a trial that came to no end; ``seconds``; ``chosen``, true for the best of its
+        method.
+
+        Raises:
+            RunError: no hyper-parameters were chosen so far.
+        """
+        return read_selection(self.folder)
+
     def table(self) -> pd.DataFrame:
         """One row per run: what it varies, its state, its figures, and its cost.
 
         Figures are those of the first pass; ``probe_accuracy`` is the average accuracy on the probes, and those of
-        general ability are there where tasks are held out. An undefined figure is NaN. ``reason`` says why a run
+        general ability are there where tasks are held out. ``intransigence`` is measured against the joint run of the
+        same seed, model and adapter, where the study has one. An undefined figure is NaN. ``reason`` says why a run
         failed.
         """
         rows = []
         for point in self.points:
             row: dict[str, Any] = dict(point.labels)
             if RunFolder(point.folder).exists:
-                row |= _summary(Run(point.folder))
+                row |= _summary(Run(point.folder), self._joint_of(point))
             else:
                 row |= {"state": "not begun"}
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def _joint_of(self, point: Point) -> Run | None:
+        """The finished joint run that a run is measured against."""
+        if is_joint(point.config):
+            return None
+        for other in self.points:
+            same = all(plain(other.config.get(key)) == plain(point.config.get(key)) for key in _OF_THE_JOINT_RUN)
+            folder = RunFolder(other.folder)
+            if same and is_joint(other.config) and folder.exists and Run(other.folder).status["state"] == "done":
+                return Run(other.folder)
+        return None
 
     def plot(self, kind: str = "matrix") -> Picture:
         """Draw all runs side by side.
@@ -261,49 +299,18 @@ class Study:
         return figure
 
 
-def _run_point(point: Point, trust: bool, quiet: bool) -> str | None:
-    """Run one point. Returns why it failed, or ``None``; at module level, for processes."""
-    try:
-        point.experiment(trust).run(quiet)
-    except LifelongError as error:
-        return str(error)
-    except Exception as error:  # one run's failure must not end the others; its folder has the reason
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _summary(run: Run) -> dict[str, Any]:
+def _summary(run: Run, joint: Run | None) -> dict[str, Any]:
     status = run.status
     row: dict[str, Any] = {"state": status.get("state", "unknown")}
     if run.folder.committed() >= 0:
         values = run.metrics
         row |= {name: values[name] for name in FIGURES if name in values}
-        probes = [
-            figure["value"]
-            for figure in run.figures()
-            if figure["split"] == "probe" and figure["name"] == "average_accuracy" and figure["pass"] == run.books[0]
-        ]
-        row["probe_accuracy"] = probes[0] if probes else None
+        figures = [figure for figure in run.figures(joint) if figure["pass"] == run.books[0]]
+        row |= {
+            column: next((f["value"] for f in figures if (f["split"], f["name"]) == (split, name)), None)
+            for column, split, name in _FURTHER
+        }
         costs = run.costs
         row["seconds"] = round(sum(cost["train_seconds"] + cost["evaluate_seconds"] for cost in costs), 1)
         row["trainable_parameters"] = costs[-1]["trainable_parameters"]
     return row | {"reason": status.get("reason")}
-
-
-def _fresh(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with objects of its own, so that no run sees another's strategies; only the stream is shared."""
-    return {key: value if isinstance(value, TaskStream) else copy.deepcopy(value) for key, value in config.items()}
-
-
-def _label(value: Any) -> str:
-    described = plain(value)
-    parts = described if isinstance(described, list) else [described]
-    names = [
-        part["class_path"].rpartition(".")[2] if isinstance(part, dict) and "class_path" in part else str(part)
-        for part in parts
-    ]
-    return "+".join(names) or "none"
-
-
-def _slug(label: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", label).strip("-") or "none"
