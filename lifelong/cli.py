@@ -6,10 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lifelong import cli_lifecycle, cli_study
 from lifelong._version import __version__
-from lifelong.cli_lifecycle import add_commands
-from lifelong.errors import ConfigError, Interrupted, LifelongError
+from lifelong.cli_study import add_running, run_study, study_of
+from lifelong.errors import Interrupted, LifelongError
+
+if TYPE_CHECKING:
+    from lifelong.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if options.command is _ask and options.question is None and len(rest) == 1 and not rest[0].startswith("-"):
         options.question = rest.pop()  # argparse does not look for it behind options
-    settings_follow = options.command in (_run, _retrieve, _build_stream)
-    if rest and not settings_follow and not (options.command is _streams and options.name):
+    if rest and not getattr(options, "settings_follow", False) and not (options.command is _streams and options.name):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides = rest
     try:
@@ -39,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + stopped.signal
     except KeyboardInterrupt:
         if not _process():
-            going_on = options.command in (_run, _resume)
-            kept = "; finished stages are kept, `lifelong resume FOLDER` goes on" if going_on else ""
+            runs = getattr(options, "runs", False)
+            kept = "; finished stages are kept, `lifelong resume FOLDER` goes on" if runs else ""
             print(f"lifelong: interrupted{kept}", file=sys.stderr)
         return 130
 
@@ -72,16 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     shows = {"action": "store_true", "help": "print the resolved settings and stop"}
     run.add_argument("--print_config", "--print-config", **shows)
     run.add_argument("--dry-run", "--dry_run", action="store_true", help="check everything short of training, and stop")
-    _running(run)
-    run.set_defaults(command=_run)
+    add_running(run)
+    run.set_defaults(command=_run, settings_follow=True, runs=True)
 
     resume = commands.add_parser("resume", help="go on with a run or study after its last finished stage")
     resume.add_argument("folder", type=Path, metavar="FOLDER")
     resume.add_argument("--trust", action="store_true", help="let code run that the folder's configuration names")
-    _running(resume)
-    resume.set_defaults(command=_resume)
+    add_running(resume)
+    resume.set_defaults(command=_resume, runs=True)
 
-    add_commands(commands)
+    cli_lifecycle.add_commands(commands)
+    cli_study.add_commands(commands)
 
     show = commands.add_parser("show", help="print the matrix and every figure of a run, or the table of a study")
     show.add_argument("folder", type=Path, metavar="FOLDER")
@@ -134,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     retrieve.add_argument("name", metavar="NAME", help="a stream, or the YAML file of an experiment")
     retrieve.add_argument("--missed", type=int, default=5, help="how many questions without their passage are shown")
-    retrieve.set_defaults(command=_retrieve)
+    retrieve.set_defaults(command=_retrieve, settings_follow=True)
 
     build = commands.add_parser(
         "build-stream",
@@ -154,18 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--skip-unreadable", action="store_true", help="leave out documents that cannot be read")
     build.add_argument("-q", "--quiet", action="store_true", help="no report on the terminal")
-    build.set_defaults(command=_build_stream)
+    build.set_defaults(command=_build_stream, settings_follow=True)
     return parser
 
 
 def _learned(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", type=int, metavar="K", help="0 is the untrained model; by default the last one")
     parser.add_argument("--trust", action="store_true", help="let code run that the folder's configuration names")
-
-
-def _running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes for the runs of a study")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no tables")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -186,14 +186,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _study(config: dict, options: argparse.Namespace) -> int:
     from lifelong.describe import plain
-    from lifelong.study import Study
 
-    vary = config.pop("vary")
-    if not isinstance(vary, dict):
-        raise ConfigError(f"vary: expected fields with their values, got {type(vary).__name__}")
-    study = Study(config, vary, config.pop("folder", None) or Path("runs") / options.file.stem)
+    described = plain({key: value for key, value in config.items() if key != "folder"})
+    study = study_of(config, options)
     if options.print_config:
-        return _print_config({**plain(config), "vary": plain(vary)})
+        return _print_config(described)
     if options.dry_run:
         return _dry_run(study.experiments())
     return _finish_study(study, options)
@@ -339,14 +336,14 @@ def _finish_run(folder: Path, quiet: bool) -> int:
     return 0
 
 
-def _finish_study(study, options: argparse.Namespace) -> int:
-    study.run(options.jobs, options.quiet)
+def _finish_study(study: Study, options: argparse.Namespace) -> int:
+    status = run_study(study, options)
     if not options.quiet:
         from lifelong.console import Console
         from lifelong.reports.terminal import show_study
 
         show_study(study, Console())
-    return 0 if all(run.status["state"] == "done" for run in study.runs.values()) else 1
+    return status
 
 
 def _print_config(config: dict) -> int:

@@ -72,6 +72,7 @@ def task_entries(tasks: TaskStream) -> list[dict[str, Any]]:
             "held_out": task.measure_only,
             "train": len(task.train),
             "test": len(task.test),
+            "fingerprint": task.fingerprint(),
         }
         for task in tasks
     ]

@@ -19,7 +19,7 @@ from lifelong.durable import write_text
 from lifelong.errors import ConfigError, RunError, suggestion
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder
-from lifelong.grid import Point, differences, is_joint, labelled, points
+from lifelong.grid import PAIRS, Point, differences, is_joint, labelled, points
 from lifelong.processes import said_devices
 from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream, saved_stream
@@ -33,6 +33,7 @@ from lifelong.trust import made_here, sign
 from lifelong.untrained import SHARED
 
 if TYPE_CHECKING:
+    from lifelong.comparison import Comparison
     from lifelong.pictures import Picture
 
 SELECTION_STREAM = "selection_stream"  # the folder of its rows, where they are in no file
@@ -260,6 +261,23 @@ class Study:
                 row |= {"state": "not begun"}
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def comparison(self) -> Comparison:
+        """The methods side by side, over the runs that are done.
+
+        Raises:
+            RunError: none is done.
+        """
+        from lifelong.comparison import Comparison, Entry
+
+        found = [
+            Entry(point.method, {key: point.labels[key] for key in PAIRS if key in point.labels}, row)
+            for point, row in zip(self.points, self.table().to_dict("records"), strict=True)
+            if row["state"] == "done"
+        ]
+        if not found:
+            raise RunError(f"{self.folder} has no finished run to compare")
+        return Comparison(found)
 
     def _joint_of(self, point: Point) -> Run | None:
         """The finished joint run that a run is measured against."""
