@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
+from types import FrameType
 from typing import Any
 
 import torch
 
-from lifelong.errors import ConfigError, LifelongError
+from lifelong.errors import ConfigError, Interrupted, LifelongError
 from lifelong.grid import Point
 from lifelong.lock import is_locked
 
 _LOOK_AGAIN = 5.0  # seconds
+_told: list[str] = []  # in a process of a pool: how it was told to stop
 
 Outcome = tuple[Point, str | None]  # a run that ended, and why it failed
 
@@ -83,8 +88,8 @@ class LocalProcesses(Backend):
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         context = multiprocessing.get_context("spawn")  # forked processes would share torch's thread pool
         try:
-            with ProcessPoolExecutor(self.jobs, context, torch.set_num_threads, (threads,)) as pool:
-                futures = {pool.submit(run_point, point, trust, True, shared): point for point in points}
+            with ProcessPoolExecutor(self.jobs, context, torch.set_num_threads, (threads,)) as pool, _stopping(pool):
+                futures = {pool.submit(_run_in_pool, point, trust, shared): point for point in points}
                 for future in as_completed(futures):
                     yield futures[future], future.result()
         except (BrokenProcessPool, PicklingError, AttributeError) as error:
@@ -117,14 +122,14 @@ class Ray(Backend):
             import ray
         except ImportError as error:
             raise ConfigError("backend: 'ray' needs the extra ray: pip install 'lifelong[ray]'") from error
-        started = not ray.is_initialized()
+        started, left = not ray.is_initialized(), {}
         if started:
             ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         try:
             resources: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
             run = ray.remote(max_retries=self.retries, **resources)(_run_on_worker)
             about = (trust, shared, Path.cwd(), max(1, int(self.cpus)))
-            left = {run.remote(point, *about): point for point in points}
+            left.update((run.remote(point, *about), point) for point in points)
             while left:
                 (done,), _ = ray.wait(list(left))
                 point = left.pop(done)
@@ -132,9 +137,47 @@ class Ray(Backend):
                     yield point, ray.get(done)
                 except ray.exceptions.RayError as error:
                     yield point, f"lost on the cluster: {str(error).strip().splitlines()[0]}"
+        except BaseException:
+            for run in left:
+                ray.cancel(run)  # it saves its step, on clusters that go on without this process
+            raise
         finally:
             if started:
                 ray.shutdown()
+
+
+@contextmanager
+def _stopping(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """A context in which Ctrl+C and SIGTERM let the processes of a pool save their step and end."""
+    before = signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("SIGTERM: finished stages are kept, `lifelong resume FOLDER` goes on", signal.SIGTERM)
+
+    if main:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _run_in_pool(point: Point, trust: bool, shared: Path) -> str | None:
+    """``run_point`` in a process of a pool, which begins no run after it was told to stop."""
+    if _told:
+        return _told[0]
+    try:
+        return run_point(point, trust, True, shared)
+    except KeyboardInterrupt as error:
+        _told.append(str(error))
+        return _told[0]
 
 
 def _run_on_worker(point: Point, trust: bool, shared: Path, home: Path, threads: int) -> str | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
+import yaml
 
-from lifelong import Experiment, Study
+from lifelong import Experiment, Run, Study
 from lifelong.backends import Ray
 from lifelong.strategies import Replay, Strategy
 
@@ -48,3 +52,32 @@ def test_on_a_ray_cluster_a_lost_worker_is_replaced_and_its_run_goes_on(
         assert spread.runs[name].status["state"] == "done"
     attempts = [sum(event["event"] == "run" for event in run.history) for run in spread.runs.values()]
     assert sorted(attempts) == [1, 1, 1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_by", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_that_is_stopped_saves_all_its_runs_and_leaves_no_process(stopped_by, tmp_path):
+    settings = {
+        "stream": "streams.world_facts",
+        "adapter": {"class_path": "peft.LoraConfig", "init_args": {"r": 2, "target_modules": "all-linear"}},
+        "epochs": 1000,
+        "evaluate": {"tasks": "seen", "probes": False},
+        "vary": {"seed": [0, 1, 2]},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings))
+    words = ["run", str(tmp_path / "study.yaml"), "--folder", str(tmp_path / "study"), "--jobs", "2"]
+    process = psutil.Popen([sys.executable, "-m", "lifelong", *words])
+    begun = [tmp_path / "study" / f"seed={seed}" / "stages" / "0" for seed in (0, 1)]
+    while not all(stage.is_dir() for stage in begun):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.0)
+    children = process.children(recursive=True)
+    process.send_signal(stopped_by)  # to the parent alone, as a scheduler does
+    assert process.wait(timeout=60) == 128 + stopped_by
+    psutil.wait_procs(children, timeout=60)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    states = [Run(stage.parents[1]).status["state"] for stage in begun]
+    assert states == ["interrupted", "interrupted"]
+    assert all(list((stage.parents[1] / "steps").iterdir()) for stage in begun)
+    assert not (tmp_path / "study" / "seed=2").exists()
