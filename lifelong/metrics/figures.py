@@ -16,6 +16,8 @@ _GEM = "GEM, Lopez-Paz & Ranzato 2017, https://arxiv.org/abs/1706.08840"
 _CHAUDHRY = "Chaudhry et al. 2018, https://arxiv.org/abs/1801.10112"
 _ICARL = "iCaRL, Rebuffi et al. 2017, https://arxiv.org/abs/1611.07725"
 _MER = "Riemer et al. 2019, https://arxiv.org/abs/1810.11910"
+_KOH = "Koh et al. 2022, https://arxiv.org/abs/2110.10031, along stages in place of steps"
+_DE_LANGE = "De Lange et al. 2023, https://arxiv.org/abs/2205.13452, after stages in place of steps"
 _OURS = "lifelong"
 
 
@@ -47,6 +49,8 @@ class _Definition:
     source: str
     # The figure of ``functional`` that needs the same cells.
     needs: str
+    # From the terms of its tasks to the figure.
+    reduce: Callable[[Tensor], Tensor] = torch.mean
 
 
 def _first(R: Tensor) -> Tensor:
@@ -71,7 +75,7 @@ _ACCURACY = {
         (
             "learning_accuracy",
             functional.learning_accuracy,
-            "Score on each task right after its own stage: mean_j R[j,j].",
+            "Score on each task right after its own stage, which is plasticity: mean_j R[j,j].",
             _MER,
         ),
         (
@@ -105,6 +109,42 @@ _ACCURACY = {
             functional.intransigence,
             "What each task lacks right after its own stage against a joint run: mean_j (joint_j - R[j,j]).",
             _CHAUDHRY,
+        ),
+    )
+}
+
+_ACCURACY |= {
+    name: _Definition(name, compute, definition, source, needs=name, reduce=reduce)
+    for name, compute, reduce, definition, source in (
+        (
+            "accuracy_area",
+            functional.accuracy_area,
+            functional.area,
+            "Area under the curve of the score over the tasks seen so far, per stage, by trapezia: "
+            "sum_{i<T} (A_i + A_{i+1}) / 2 / (T-1) with A_i = mean_{j<=i} R[i,j].",
+            _KOH,
+        ),
+        (
+            "stability",
+            functional.stability,
+            torch.mean,
+            "Score over all tasks but the last after the last stage: mean_{j<T} R[T,j].",
+            _OURS,
+        ),
+        (
+            "min_accuracy",
+            functional.min_accuracy,
+            torch.mean,
+            "Lowest score of each task but the last in the stages after its own: mean_{j<T} min_{j<i<=T} R[i,j].",
+            _DE_LANGE,
+        ),
+        (
+            "worst_dip",
+            functional.worst_dip,
+            torch.max,
+            "Deepest fall of any task but the last from its own stage on, lower is better: "
+            "max_{j<T} max_{j<=l<i<=T} (R[l,j] - R[i,j]).",
+            _OURS,
         ),
     )
 }
@@ -286,12 +326,13 @@ def _over_measured_tasks(figure: _Definition, R: Tensor, joint: Any) -> Figure |
     if not measured:
         return None
 
-    if figure.needs == "average_incremental_accuracy":
+    if figure.needs in ("average_incremental_accuracy", "accuracy_area"):
         # Stages before the first of the measured tasks have nothing to average and do not count.
         seen = [[task for task in measured if task < stage] for stage in range(1, len(R))]
-        value = torch.stack([R[stage, some].mean() for stage, some in enumerate(seen, start=1) if some]).mean()
+        terms = torch.stack([R[stage, some].mean() for stage, some in enumerate(seen, start=1) if some])
     else:
-        value = functional.per_task(figure.needs, R, joint)[measured].mean()
+        terms = functional.per_task(figure.needs, R, joint)[measured]
+    value = figure.reduce(terms)
     return Figure(
         f"{figure.name} over measured tasks, {len(measured)} of {len(needed)}",
         float(value),

@@ -37,6 +37,10 @@ _NEEDS: dict[str, tuple[int, bool]] = {
     "forgetting": (2, True),
     "forgetting_first": (2, True),
     "intransigence": (1, True),
+    "accuracy_area": (1, True),
+    "stability": (2, True),
+    "min_accuracy": (2, True),
+    "worst_dip": (2, True),
     "general_ability": (1, False),
     "general_ability_delta": (1, False),
 }
@@ -167,6 +171,81 @@ def intransigence(R: Any, joint: Any) -> Tensor:
     return per_task("intransigence", R, as_joint(joint, as_matrix(R))).mean()
 
 
+def accuracy_area(R: Any) -> Tensor:
+    """Return the area under the curve of A_i = mean_{j<=i} R[i,j], by trapezia and per stage.
+
+    The any-time accuracy over the tasks seen so far: (1 / (T-1)) sum_{i<T} (A_i + A_{i+1}) / 2; with one task it is
+    A_1. It differs from :func:`average_incremental_accuracy` in giving the first and last stage half their weight
+    (after Koh et al. 2022, https://arxiv.org/abs/2110.10031, who measure it along the steps).
+
+    Args:
+        R: (tasks + 1, tasks), one stage per task.
+
+    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
+    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
+    >>> accuracy_area(R)
+    tensor(0.8451, dtype=torch.float64)
+    """
+    R = as_matrix(R)
+    if not _is_defined("accuracy_area", R):
+        return torch.tensor(math.nan, dtype=torch.float64)
+    return area(torch.stack([R[stage, :stage].mean() for stage in range(1, len(R))]))
+
+
+def area(curve: Tensor) -> Tensor:
+    """Return the mean height of a curve of shape (N,) with straight lines between its points; of one point, itself."""
+    return curve[0] if len(curve) == 1 else torch.trapezoid(curve) / (len(curve) - 1)
+
+
+def stability(R: Any) -> Tensor:
+    """Return mean_{j<T} R[T,j], the accuracy on old tasks in the end; plasticity is :func:`learning_accuracy`.
+
+    Args:
+        R: (tasks + 1, tasks), one stage per task, two tasks or more.
+
+    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
+    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
+    >>> stability(R)
+    tensor(0.7567, dtype=torch.float64)
+    """
+    return per_task("stability", R)[:-1].mean()
+
+
+def min_accuracy(R: Any) -> Tensor:
+    """Return mean_{j<T} min_{j<i<=T} R[i,j], the lowest accuracy of each old task since it was learned.
+
+    min-ACC of De Lange et al. 2023 (https://arxiv.org/abs/2205.13452), who look after every step; here it is after
+    every stage.
+
+    Args:
+        R: (tasks + 1, tasks), one stage per task, two tasks or more.
+
+    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
+    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
+    >>> min_accuracy(R)
+    tensor(0.7400, dtype=torch.float64)
+    """
+    return per_task("min_accuracy", R)[:-1].mean()
+
+
+def worst_dip(R: Any) -> Tensor:
+    """Return max_{j<T} max_{j<=l<i<=T} (R[l,j] - R[i,j]), the deepest fall of an old task at any time (our definition).
+
+    Forgetting looks at the end; this sees a task that was lost and found again. Negative where every old task rose at
+    every stage.
+
+    Args:
+        R: (tasks + 1, tasks), one stage per task, two tasks or more.
+
+    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
+    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
+    >>> worst_dip(R)
+    tensor(0.3000, dtype=torch.float64)
+    """
+    terms = per_task("worst_dip", R)
+    return terms[: max(1, len(terms) - 1)].max()
+
+
 def general_ability(H: Any) -> Tensor:
     """Return mean_h H[T,h], the score on the held-out tasks after the last stage (our definition).
 
@@ -199,8 +278,8 @@ def per_task(name: str, R: Any, joint: Any = None) -> Tensor:
     """Return the terms that a figure averages, one per task: for instance how far each task was forgotten.
 
     Args:
-        name: a function of this module other than ``"average_incremental_accuracy"``, which averages over stages, or
-            ``"forgetting_first"``.
+        name: a function of this module other than ``"average_incremental_accuracy"`` and ``"accuracy_area"``, which
+            average over stages, or ``"forgetting_first"``.
         R: (stages + 1, tasks); H for the figures of general ability.
         joint: (tasks,), for ``"intransigence"`` only.
 
@@ -238,6 +317,12 @@ def per_task(name: str, R: Any, joint: Any = None) -> Tensor:
             terms[:-1] = (own - last)[:-1]
         case "intransigence":
             terms = as_joint(joint, R) - own
+        case "stability":
+            terms[:-1] = last[:-1]
+        case "min_accuracy":
+            terms[:-1] = torch.stack([R[task + 2 :, task].amin() for task in range(R.shape[1] - 1)])
+        case "worst_dip":
+            terms[:-1] = torch.stack([_deepest_fall(R[task + 1 :, task]) for task in range(R.shape[1] - 1)])
         case _:
             raise ValueError(f"{name} averages over stages and has no terms per task")
     return terms
@@ -301,16 +386,25 @@ def needed_cells(name: str, R: Any) -> dict[int, list[tuple[int, int]]]:
             return {task: [(last, task)] for task in everyone}
         case "general_ability_delta":
             return {task: [(last, task), (0, task)] for task in everyone}
-        case "average_incremental_accuracy":
+        case "average_incremental_accuracy" | "accuracy_area":
             return {task: [(stage, task) for stage in range(task + 1, last + 1)] for task in everyone}
         case "forward_transfer":
             return {task: [(task, task), (0, task)] for task in everyone[1:]}
-        case "forgetting":
+        case "forgetting" | "worst_dip":
             return {task: [(stage, task) for stage in range(task + 1, last + 1)] for task in before_last}
+        case "min_accuracy":
+            return {task: [(stage, task) for stage in range(task + 2, last + 1)] for task in before_last}
+        case "stability":
+            return {task: [(last, task)] for task in before_last}
         case "backward_transfer" | "forgetting_first":
             return {task: [(task + 1, task), (last, task)] for task in before_last}
         case _:
             return {task: [(task + 1, task)] for task in everyone}
+
+
+def _deepest_fall(scores: Tensor) -> Tensor:
+    """Of one task's scores from its own stage on, two or more."""
+    return (scores.cummax(0).values[:-1] - scores[1:]).max() if not scores.isnan().any() else scores.sum()
 
 
 def _shape_reason(name: str, stages: int, tasks: int) -> str | None:

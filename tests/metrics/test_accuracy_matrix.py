@@ -55,6 +55,10 @@ def test_compute_gives_the_known_values():
         "forward_transfer": 0.04,
         "forgetting": 0.16,
         "forgetting_first": 0.1267,
+        "accuracy_area": 0.8451,
+        "stability": 0.7567,
+        "min_accuracy": 0.74,
+        "worst_dip": 0.3,
     }
 
 

@@ -44,6 +44,10 @@ def test_a_full_matrix_defines_every_figure_and_no_partial_one():
         "forgetting": 0.16,
         "forgetting_first": 0.1267,
         "intransigence": 0.0325,
+        "accuracy_area": 0.8451,
+        "stability": 0.7567,
+        "min_accuracy": 0.74,
+        "worst_dip": 0.3,
     }
     assert all(figure.reason is None and figure.definition and figure.source for figure in found.values())
 
@@ -71,6 +75,10 @@ PARTIAL = [
     ("intransigence", (1, 0), "3 of 4", (-0.03 + 0.04 + 0.02) / 3),
     # Without the first task stage 1 has nothing to average; then .95, (.70 + .90) / 2 and (.75 + .92 + .88) / 3.
     ("average_incremental_accuracy", (3, 0), "3 of 4", (0.95 + 0.80 + 0.85) / 3),
+    ("accuracy_area", (3, 0), "3 of 4", ((0.95 + 0.80) / 2 + (0.80 + 0.85) / 2) / 2),
+    ("stability", (4, 1), "2 of 3", (0.60 + 0.92) / 2),
+    ("min_accuracy", (3, 0), "2 of 3", (0.70 + 0.92) / 2),
+    ("worst_dip", (3, 0), "2 of 3", 0.95 - 0.70),
 ]
 
 
@@ -109,7 +117,7 @@ def test_a_perplexity_has_no_figures_of_accuracy_but_two_of_its_own():
     assert found["average_perplexity"].value == pytest.approx(11.0)
     assert found["perplexity_increase"].value == pytest.approx(4.0)
     refused = [figure for name, figure in found.items() if "perplexity" not in name]
-    assert len(refused) == 8
+    assert len(refused) == 12
     assert {figure.reason for figure in refused} == {"the score is a perplexity: lower is better"}
     assert all(figure.value is None for figure in refused)
 
