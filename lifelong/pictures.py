@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -15,6 +16,19 @@ class Picture(Figure):
         image = io.BytesIO()
         self.savefig(image, format="png", bbox_inches="tight")
         return image.getvalue()
+
+
+class Panel(Axes):
+    """Axes that show their picture in a notebook when they end a cell.
+
+    Attributes:
+        alternative: what the figure says, in a sentence or two, for those who do not see it.
+    """
+
+    alternative = ""
+
+    def _repr_png_(self) -> bytes:
+        return self.get_figure(root=True)._repr_png_()
 
 
 def readable_on(colour: Sequence[float]) -> str:

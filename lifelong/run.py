@@ -21,7 +21,7 @@ from lifelong.mixtures import ROUTING_FILE
 from lifelong.trust import made_here
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Plot
+    from matplotlib.axes import Axes
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lifelong.tasks import Task
 
 KINDS = ("score", "perplexity")  # of scores, which cannot be averaged with each other
-PLOTS = ("matrix", "routing")
+DRAWN = ("matrix", "routing")  # kept as pictures in the folder
 PASSAGES_FILE = "passages.jsonl"
 
 
@@ -497,33 +497,28 @@ class Run:
 
         return export_run(self, to, stage, merge, made_here(self.path) if trust is None else trust)
 
-    def plot(self, kind: str = "matrix", **options: Any) -> Plot:
-        """Draw the run.
+    def plot(self, kind: str = "matrix", ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the run; at the end of a notebook's cell the axes show themselves.
 
         Args:
-            kind: ``"matrix"``: the accuracy matrix as a heat map. ``"routing"``: how a mixture's experts were used in
-                each layer, a heat map for each task.
-            **options: of the matrix ``split``, ``book`` and ``metric`` as for ``matrix_of``; of the routing ``stage``,
-                by default the last one, and ``value``, ``"gate"`` or ``"frequency"``.
+            kind: ``"matrix"``: the accuracy matrix as a heat map. ``"curves"``: the score of each task over the stages.
+                ``"forgetting"``: of each task. ``"books"``: scores by task and pass, before and after. ``"losses"``: of
+                training. ``"retrieval"``: how well passages were found. ``"routing"``: how a mixture's experts were
+                used in each layer, a heat map for each task; ``"routing drift"``: how far that moved.
+            ax: axes to draw on; without them a new figure is made.
+            **options: of the first three ``split``, ``book`` and ``metric`` as for ``matrix_of``; of books ``split``;
+                of the retrieval ``figure``, ``"recall"``, ``"mrr"`` or ``"ndcg"``, and ``split``; of the routing
+                ``stage``, by default the last one, and ``value``, ``"gate"`` or ``"frequency"``.
+
+        Returns:
+            The axes, of several the first; ``ax.alternative`` says in words what they show.
 
         Raises:
             ConfigError: the kind is unknown, or the run has nothing of it.
         """
-        if kind not in PLOTS:
-            raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, PLOTS)}")
-        if kind == "routing":
-            return self._plot_routing(**options)
-        figure, _ = self.matrix_of(**options).plot()
-        return figure
+        from lifelong.reports.figures.of_run import draw
 
-    def _plot_routing(self, stage: int | None = None, value: str = "gate") -> Plot:
-        tables = self.routing_tables
-        if not tables:
-            raise ConfigError(f"{self.path} has no routing to draw: its model has no mixture of experts")
-        stage = max(tables) if stage is None else stage
-        if stage not in tables:
-            raise ConfigError(f"stage: there is routing of the stages {', '.join(map(str, tables))}, not of {stage}")
-        return tables[stage].plot(value)
+        return draw(self, kind, ax, **options)
 
     def write_views(self) -> None:
         """Write ``matrix.csv``, ``metrics.json``, ``matrix.png`` and, of mixtures, ``routing.png`` from the stages."""
@@ -531,8 +526,8 @@ class Run:
             raise RunError(f"{self.path} has no finished stage yet")
         write_rows(self.path / "matrix.csv", self.folder.rows())
         self.folder.write_json("metrics.json", self.figures())
-        for kind in PLOTS if self.routing_tables else PLOTS[:1]:
-            self.plot(kind).savefig(self.path / f"{kind}.png", dpi=150, bbox_inches="tight")
+        for kind in DRAWN if self.routing_tables else DRAWN[:1]:
+            self.plot(kind).get_figure(root=True).savefig(self.path / f"{kind}.png", dpi=150, bbox_inches="tight")
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from lifelong.backends import Backend, InProcess, LocalProcesses
 from lifelong.config import read_config
 from lifelong.describe import plain, plain_stream
 from lifelong.durable import write_text
-from lifelong.errors import ConfigError, RunError, suggestion
+from lifelong.errors import ConfigError, RunError
 from lifelong.experiment import Experiment
 from lifelong.folder import RunFolder
 from lifelong.grid import PAIRS, Point, differences, is_joint, labelled, points
@@ -33,8 +33,9 @@ from lifelong.trust import made_here, sign
 from lifelong.untrained import SHARED
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from lifelong.comparison import Comparison
-    from lifelong.pictures import Picture
 
 SELECTION_STREAM = "selection_stream"  # the folder of its rows, where they are in no file
 FIGURES = (
@@ -55,7 +56,6 @@ FIGURES = (
 )
 _FURTHER = (("intransigence", "test", "intransigence"), ("probe_accuracy", "probe", "average_accuracy"))
 _OF_THE_JOINT_RUN = ("seed", "model", "adapter")  # the settings in which a run and its joint run agree
-_PICTURES_IN_A_ROW = 3
 
 
 class Study:
@@ -139,7 +139,7 @@ class Study:
         self._work(backend, todo, "run", reporter, quiet)
         write_text(self.folder / "table.csv", self.table().to_csv(index=False))
         if any(run.folder.committed() >= 0 for run in self.runs.values()):
-            self.plot("matrix").savefig(self.folder / "matrix.png", dpi=110, bbox_inches="tight")
+            self.plot("matrix").get_figure(root=True).savefig(self.folder / "matrix.png", dpi=110, bbox_inches="tight")
         return self
 
     def _work(self, backend: Backend, todo: Sequence[Point], what: str, reporter: Reporter, quiet: bool) -> None:
@@ -294,31 +294,27 @@ class Study:
                 return Run(other.folder)
         return None
 
-    def plot(self, kind: str = "matrix") -> Picture:
-        """Draw all runs side by side.
+    def plot(self, kind: str = "matrix", ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the methods beside each other; at the end of a notebook's cell the axes show themselves.
 
         Args:
-            kind: ``"matrix"``: the accuracy matrices.
-        """
-        from lifelong.pictures import Picture
+            kind: ``"matrix"``: the accuracy matrix of each run, of more than twelve the mean of each method.
+                ``"curves"``: accuracy over the tasks seen so far, over the stages. ``"bars"``, ``"forgetting"``: a
+                figure of each method. ``"pareto"``: a figure against a cost. ``"ranks"``: a critical-difference
+                diagram. ``"losses"``: of training. Means are over seeds and orders, and have intervals.
+            ax: axes to draw on; without them a new figure is made.
+            **options: ``figure`` of bars and ranks, a column of ``table``; ``cost`` and ``score`` of pareto.
 
-        if kind != "matrix":
-            raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, ['matrix'])}")
-        runs = {name: run for name, run in self.runs.items() if run.folder.committed() >= 0}
-        if not runs:
-            raise RunError(f"{self.folder} has no finished stage yet")
-        tasks = max(len(run.matrix.columns) for run in runs.values())
-        columns = min(len(runs), _PICTURES_IN_A_ROW)
-        lines = -(-len(runs) // columns)
-        size = (columns * (2.5 + 0.9 * tasks), lines * (1.5 + 0.6 * tasks))
-        figure = Picture(figsize=size, layout="constrained")
-        labels = {point.folder.name: point.labels for point in self.points}
-        for number, (name, run) in enumerate(runs.items(), start=1):
-            ax = figure.add_subplot(lines, columns, number)
-            run.matrix.plot(ax)
-            # above the legend, which takes a line
-            ax.set_title(name if len(self.vary) > 1 else next(iter(labels[name].values())), pad=20)
-        return figure
+        Returns:
+            The axes, of several the first; ``ax.alternative`` says in words what they show.
+
+        Raises:
+            ConfigError: the kind is unknown.
+            RunError: no run is finished.
+        """
+        from lifelong.reports.figures.of_study import draw
+
+        return draw(self, kind, ax, **options)
 
 
 def _summary(run: Run, joint: Run | None) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_the_heat_map_is_of_the_last_stage_or_of_the_one_wanted(run):
     assert (run.path / "routing.png").read_bytes().startswith(b"\x89PNG")
     routing = run.routing
     for options, stage in (({}, 2), ({"stage": 1}, 1)):
-        panel = run.plot("routing", **options).axes[0]
+        panel = run.plot("routing", **options)
         wanted = routing[(routing.stage == stage) & (routing.task == "colours")].gate
         assert panel.get_images()[0].get_array().ravel().tolist() == pytest.approx(wanted.tolist())
     with pytest.raises(ConfigError, match="stages 0, 1, 2, not of 7"):

@@ -9,9 +9,10 @@ import torch
 from peft import get_peft_model_state_dict
 
 from lifelong import Experiment
+from lifelong.testing.toys import toy_stream
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-STREAM, TABLE, LEARNED, MIXTURE, RETRIEVER, STRATEGY, CONTRACT, EXTENSION = re.findall(
+STREAM, TABLE, LEARNED, MIXTURE, RETRIEVER, STRATEGY, CONTRACT, STUDY, EXTENSION = re.findall(
     r"```python\n(.*?)```", README, flags=re.DOTALL
 )
 
@@ -26,6 +27,14 @@ def test_the_stream_in_ten_lines_is_learned_and_goes_on(tmp_path, monkeypatch, c
     shown = capsys.readouterr().out
     assert "True ['crew', 'cargo', 'fleet']" in shown
     assert names["run"].tasks == ["crew", "cargo"]
+
+
+def test_methods_are_compared_over_pairs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(STUDY, {"stream": toy_stream()})
+    shown = capsys.readouterr().out
+    assert "replay: " in shown and "3 are too few for any claim" in shown
+    assert Path("runs/methods/study.json").is_file()
 
 
 def test_a_csv_file_becomes_a_run_that_is_asked_and_exported(tmp_path, monkeypatch, capsys):

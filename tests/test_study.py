@@ -71,7 +71,7 @@ def test_a_study_is_loaded_as_it_was_from_its_folder(study):
 
 
 def test_all_matrices_are_drawn_side_by_side(study):
-    titles = [ax.get_title() for ax in study.plot("matrix").axes]
+    titles = [ax.get_title() for ax in study.plot("matrix").get_figure().axes]
     assert [title for title in titles if title] == list(study.runs)
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lifelong.adapters.routing import RoutingTable, RoutingUse
 from lifelong.errors import ConfigError, suggestion
-from lifelong.pictures import Picture, readable_on
+from lifelong.pictures import Panel, Picture, readable_on
 
 VALUES = {"gate": "mean gate", "frequency": "share of tokens that select the expert"}
 _WIDE, _NARROW, _HIGH = 0.36, 0.16, 0.25  # inches of a cell, with its value and without
@@ -56,11 +56,11 @@ def draw_routing(table: RoutingTable, value: str = "gate") -> Figure:
     high = min(_HIGH, (_HEIGHT / rows - 0.45) / len(layers))
     size = (max(4.5, columns * (width + 0.3) + margin), rows * (len(layers) * high + 0.45) + 0.7)
     figure = Picture(figsize=(size[0], max(2.4, size[1])), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False, subplot_kw={"axes_class": Panel})
     scale = Normalize(0, max(max(_values(use, value)) for use in table))
     for ax, (title, uses) in zip(grid.flat, panels.items(), strict=False):
         image = _panel(ax, uses, layers, experts, value, scale, written=experts <= _WRITTEN and high == _HIGH)
-        ax.set_title(textwrap.fill(title, max(12, int(11 * width))), fontsize=10)
+        ax.set_title(textwrap.fill(title, max(12, int(11 * width))).replace("$", r"\$"), fontsize=10)
     for ax in grid.flat[len(panels) :]:
         ax.set_axis_off()
     for ax in grid.flat[max(0, len(panels) - columns) : len(panels)]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
-from lifelong.pictures import Picture, readable_on
+from lifelong.pictures import Panel, Picture, readable_on
 
 _OWN_STAGE = "#d55e00"
 _LONGEST_NAME = 28
@@ -59,7 +59,7 @@ def draw_heatmap(
     if ax is None:
         longest = min(max(map(len, [*tasks, *stages])), _LONGEST_NAME) * 0.075
         size = (max(4.5, 0.62 * (places[-1] + 1) + longest + 1.7), max(3.0, 0.42 * rows + longest * 0.75 + 1.2))
-        ax = Picture(figsize=tuple(map(min, size, _LARGEST)), layout="constrained").add_subplot()
+        ax = Picture(figsize=tuple(map(min, size, _LARGEST)), layout="constrained").add_subplot(axes_class=Panel)
     many = max(rows, columns) > _MANY
 
     colours, scale = "cividis" if higher_is_better else "cividis_r", _scale(R[~np.isnan(R)], higher_is_better)
@@ -169,6 +169,7 @@ def _cell(row: int, column: float, **look: object) -> Rectangle:
 
 
 def _cut(name: str) -> str:
+    name = name.replace("$", r"\$")  # which would begin a formula
     if len(name) <= _LONGEST_NAME:
         return name
     # The end stays, since that is where generated names differ: "... part 1", "... part 2".
