@@ -32,8 +32,8 @@ def _matrix(run: Run, ax: Axes | None, **options: Any) -> Axes:
     figure, ax = matrix.plot(ax)
     if own:
         recolour(figure)
-    scores = matrix.to_frame()
-    told = ", ".join(f"{task} {value:.2f}" for task, value in scores.iloc[-1].items())
+    scores = matrix.to_frame().dropna(how="all")
+    told = ", ".join(f"{task} {value:.2f}" for task, value in scores.iloc[-1].dropna().items())
     return say(ax, f"Scores after each of {matrix.stages} stages on {len(scores.columns)} tasks. In the end: {told}.")
 
 

@@ -57,11 +57,12 @@ def _matrix(study: Study, ax: Axes | None) -> Axes:
             spine.set_visible(True)
         draw_heatmap(**found, ax=part)
         part.set_title(literal(name), pad=20)  # above the legend, which takes a line
-        told.append(f"{name} {np.nanmean(found['R'][-1]):.2f}")
+        measured = [row for row in found["R"] if not np.isnan(row).all()]
+        told.append(f"{name} {np.nanmean(measured[-1]):.2f}")
     for part in made[len(shown) :]:
         part.remove()
     recolour(made[0].get_figure(root=True))
-    return say(made[0], f"Accuracy matrices, {len(shown)} of them; mean of the last row: {', '.join(told)}.")
+    return say(made[0], f"Accuracy matrices, {len(shown)} of them; mean of the last row measured: {', '.join(told)}.")
 
 
 def _matrix_of(run: Run) -> dict[str, Any]:
