@@ -117,13 +117,7 @@ class Study:
             RunError: the folder holds another study; the message has every difference.
         """
         made = trials(self.select, self.points, self.folder, self.trust) if self.select else []
-        for point in [*self.points, *(trial.point for trial in made)]:
-            experiment = point.experiment(self.trust)  # all mistakes before the first run, not after hours
-            if said_devices(experiment.trainer) > 1:
-                raise ConfigError(
-                    "trainer.devices: the runs of a study take one device each; start a run on several by itself, with "
-                    "`lifelong run`"
-                )
+        self._check([*self.points, *(trial.point for trial in made)])
         self._write()
         if backend is None:
             backend = LocalProcesses(jobs) if jobs > 1 else InProcess()
@@ -141,6 +135,24 @@ class Study:
         if any(run.folder.committed() >= 0 for run in self.runs.values()):
             self.plot("matrix").get_figure(root=True).savefig(self.folder / "matrix.png", dpi=110, bbox_inches="tight")
         return self
+
+    def _check(self, found: Sequence[Point]) -> None:
+        """Find all mistakes before the first run, not after hours."""
+        met: dict[tuple[str, int, str], Point] = {}
+        for point in found:
+            experiment = point.experiment(self.trust)
+            if said_devices(experiment.trainer) > 1:
+                raise ConfigError(
+                    "trainer.devices: the runs of a study take one device each; start a run on several by itself, with "
+                    "`lifelong run`"
+                )
+            names = ", ".join(task.name for task in experiment.tasks.learned)
+            other = met.setdefault((point.method, experiment.seed, names), point)
+            if other.folder != point.folder:
+                raise ConfigError(
+                    f"vary: {self._name(other)} and {self._name(point)} are the same run, of seed {experiment.seed} in "
+                    f"the order {names}, and would count twice: take orders that differ"
+                )
 
     def _work(self, backend: Backend, todo: Sequence[Point], what: str, reporter: Reporter, quiet: bool) -> None:
         """Run points, each folder once, and say how each ended."""

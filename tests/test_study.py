@@ -105,6 +105,14 @@ def test_a_class_that_other_processes_cannot_find_is_refused_in_words(tiny_strea
         study.run(jobs=2, quiet=True)
 
 
+def test_two_names_for_one_order_are_not_two_pairs(tiny_stream, llama_folder, tmp_path):
+    seeds = [seed for seed in range(20) if tiny_stream.shuffle(seed).names == tiny_stream.names]
+    study = Study(base(tiny_stream, llama_folder), {"order": {"given": None, "drawn": seeds[0]}}, tmp_path / "study")
+    with pytest.raises(ConfigError, match=r"order=given and order=drawn are the same run, of seed 0 in the order"):
+        study.run(quiet=True)
+    assert not study.folder.exists()
+
+
 @pytest.mark.parametrize(
     ("vary", "message"),
     [

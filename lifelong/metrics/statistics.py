@@ -37,7 +37,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95, resamples: int =
     """The mean of some values with a studentised bootstrap interval (Efron & Tibshirani 1993, section 12.5).
 
     Each resample's distance from the mean is measured in its own standard error, which is what keeps the nominal level
-    with few values, where the percentile and BCa intervals are too narrow.
+    with few values, where the percentile and BCa intervals are too narrow. Where more than a hundredth of the resamples
+    have no standard error, since values are very few or nearly all the same, it is Student's interval.
 
     Args:
         values: one per run, finite.
@@ -57,7 +58,10 @@ def mean_interval(values: Sequence[float], level: float = 0.95, resamples: int =
         return Interval(mean, mean, mean, count, level)
     drawn = sample[np.random.default_rng(seed).integers(count, size=(resamples, count))]
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
-    varied = errors > 1e-12 * max(1.0, abs(mean))  # a resample of one value, again and again, has no standard error
+    varied = errors > 1e-12 * max(1.0, abs(mean))
+    if varied.mean() < 0.99:
+        low, high = stats.t.interval(level, count - 1, mean, error)
+        return Interval(mean, float(low), float(high), count, level)
     ratios = (drawn.mean(axis=1)[varied] - mean) / errors[varied]
     low, high = np.quantile(ratios, [(1 + level) / 2, (1 - level) / 2])
     return Interval(mean, float(mean - low * error), float(mean - high * error), count, level)

@@ -105,6 +105,13 @@ def test_an_interval_is_as_wide_as_students_for_normal_values():
     assert mean_interval(values) == own  # the same seed
 
 
+@pytest.mark.parametrize("values", [[0.1, 0.3], [0.1, 0.3, 0.2], [0.375] * 7 + [0.333]])
+def test_where_resamples_do_not_vary_it_is_students_interval(values):
+    own = mean_interval(values)
+    student = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert (own.low, own.high) == pytest.approx(student)
+
+
 def test_of_one_value_or_of_equal_ones_no_more_is_said_than_is_known():
     assert mean_interval([0.3]).low is None and mean_interval([0.3]).mean == 0.3
     assert math.isnan(mean_interval([]).mean) and mean_interval([]).count == 0
