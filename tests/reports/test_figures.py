@@ -107,10 +107,8 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("look", THEMES)
-def test_nothing_overlaps_and_everything_has_words(name, look):
-    with theme(look):
-        ax = DRAWN[name]()
+def test_nothing_overlaps_and_everything_has_words(name):
+    ax = DRAWN[name]()
     assert overlapping(ax) == []
     assert len(ax.alternative) > 20
     assert ax._repr_png_().startswith(b"\x89PNG")
