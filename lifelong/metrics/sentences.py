@@ -26,9 +26,9 @@ def compared(found: PairedComparison, higher_is_better: bool, tests: int, least:
     if not pairs:
         return f"{method} and {reference} have no pair {_PAIRS} in common: nothing can be said."
     mean = found.difference.mean
-    how = "equal" if mean == 0 else f"{abs(mean):.3g} {'higher' if mean > 0 else 'lower'}"
+    how = "the same as" if mean == 0 else f"{abs(mean):.3g} {'higher' if mean > 0 else 'lower'} than"
     text = (
-        f"{method} is on average {how} against {reference} over {_counted(pairs)} {_PAIRS}: "
+        f"{method} scores {how} {reference} on average over {_counted(pairs)} {_PAIRS}: "
         f"better in {found.wins}, equal in {found.ties}, worse in {found.losses}."
     )
     if found.test is None:

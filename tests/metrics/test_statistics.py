@@ -255,7 +255,10 @@ def test_a_comparison_is_made_of_its_parts():
 def test_lower_can_be_better():
     (replay,) = compare_paired(table(8, naive=0.3, replay=0.6), "naive", higher_is_better=False)
     assert (replay.wins, replay.losses) == (0, 8) and replay.difference.mean > 0
-    assert "higher against naive" in replay.sentence and "That it is worse is more than chance" in replay.sentence
+    assert (
+        "higher than naive on average over 8 pairs" in replay.sentence
+        and "That it is worse is more than chance" in replay.sentence
+    )
 
 
 def test_five_pairs_are_not_tested_and_the_sentence_says_what_it_takes():
@@ -292,7 +295,7 @@ def test_equal_scores_are_no_difference():
     scores = pd.DataFrame({"naive": [0.5] * 8, "replay": [0.5] * 8})
     (found,) = compare_paired(scores, "naive")
     assert (found.ties, found.p, found.effect, found.difference.mean) == (8, 1.0, None, 0.0)
-    assert "on average equal against naive" in found.sentence
+    assert "scores the same as naive on average" in found.sentence
 
 
 def test_what_cannot_be_compared_is_refused():
