@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from lifelong.compute import positions_of_all
 from lifelong.distributed import is_first
 from lifelong.durable import damage, remove_folder, thrown_away, whole_folder
 from lifelong.interruption import StopSign
@@ -114,6 +115,7 @@ def pack(learner: Learner, checkpoint: dict[str, Any]) -> None:
         "auxiliary": learner.auxiliary,
         "run_step": learner.run_step,
         "counts": dict(learner.encoder.counts),
+        "positions": dict(positions_of_all(learner)),
         "seconds": learner.watch.so_far(),
     }
 
@@ -128,4 +130,7 @@ def unpack(learner: Learner, checkpoint: dict[str, Any]) -> None:
     learner.run_step = own["run_step"]
     learner.encoder.counts.clear()
     learner.encoder.counts.update(own["counts"])
+    learner.positions.clear()
+    if is_first():  # they are those of all processes
+        learner.positions.update(own["positions"])
     learner.watch.seconds.update(own["seconds"])

@@ -27,6 +27,9 @@ LOWER_IS_BETTER = (
     "general_perplexity",
     "general_perplexity_increase",
     "seconds",
+    "train_seconds",
+    "train_flops",
+    "strategy_bytes",
     "trainable_parameters",
 )
 _LEVEL = 0.95

@@ -12,6 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
+from lifelong.compute import note_pass
+
 if TYPE_CHECKING:
     from lifelong.learner import Learner
 
@@ -70,6 +72,8 @@ def generate_tokens(
     """
     with _drawing(learner, sampling):
         rows = learner.family.generate(learner, prompts, max_new_tokens, batch_size, advance, sampling)
+    read, written = sum(map(len, prompts)), sum(map(len, rows))
+    note_pass(learner.positions, read + written * learner.encoder.continues_prompt, written, trained=False)
     return [_ended(learner, row) for row in rows]
 
 

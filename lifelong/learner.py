@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from lifelong.checkpoint import pack, unpack
 from lifelong.classification import Classification, ClassifierHead, pooling_of
+from lifelong.compute import note_pass
 from lifelong.data import Batch, StepSampler, collate, concatenate, padding_id, step_loader
 from lifelong.distributed import means, rank, shard, world_size
 from lifelong.errors import ConfigError, DivergedError
@@ -63,6 +65,7 @@ class Learner(LightningModule):
         losses: of the current stage, one 0-dim tensor per optimiser step: the answers' loss and what strategies made of
             it, without the auxiliary losses of adapters, which are logged by names of their own.
         watch: where the time of the current stage goes.
+        positions: that went through the model in the current stage, see ``lifelong.compute``.
         auxiliary: of the current stage, the sum of each auxiliary loss over its optimiser steps, by name.
 
     Raises:
@@ -108,6 +111,7 @@ class Learner(LightningModule):
         self.divisor = torch.ones(())
         self.losses: list[torch.Tensor] = []
         self.auxiliary: dict[str, torch.Tensor] = {}
+        self.positions: Counter[str] = Counter()
         self.watch = Stopwatch()
         self._rows = RecentRows(self.encoder)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -137,6 +141,7 @@ class Learner(LightningModule):
         """
         self.stage, self.losses, self.auxiliary, self._rows = stage, [], {}, RecentRows(self.encoder)
         self.watch.seconds.clear()
+        self.positions.clear()
         self.family.begin_stage(stage)
         rows = prepare(self.encoder, stage.train, self.train_book)
         settings = self.settings
@@ -186,7 +191,9 @@ class Learner(LightningModule):
             that each position should predict, ``IGNORED`` where none is asked for. For a classifier K is 1 and the
             vocabulary that of labels; logits of labels that do not compete are the least float.
         """
-        return self.family.answer_logits(self, batch)
+        outputs, targets = self.family.answer_logits(self, batch)
+        note_pass(self.positions, batch["input_ids"].numel(), targets.numel(), trained=torch.is_grad_enabled())
+        return outputs, targets
 
     def answer_losses(self, batch: Batch) -> torch.Tensor:
         """The loss of each row's answer in a pass of its own, for strategies: a sum over its tokens, of shape (B,).

@@ -24,6 +24,7 @@ from lifelong.adapter_folder import added_weights
 from lifelong.assembly import load_learner, make_trainer
 from lifelong.checkpoint import FOLDER as STEPS
 from lifelong.checkpoint import StepCheckpoints, StopTraining, last_whole
+from lifelong.compute import flops_per_position, train_costs
 from lifelong.distributed import barrier, is_first, world_size
 from lifelong.durable import remove_folder
 from lifelong.errors import RunError
@@ -110,7 +111,8 @@ class Loop:
     def _stage_zero(self) -> None:
         with self.folder.commit(0) as path:
             nothing = {"rows": {"read": 0, "dropped": 0, "truncated": 0}, "seconds": self.learner.watch.split()}
-            self._evaluate(0, path, {"train_seconds": 0.0, "steps": 0, "train_rows": 0, "auxiliary": {}} | nothing)
+            trained = {"train_seconds": 0.0, "steps": 0, "train_rows": 0, "train_tokens": 0, "train_flops": 0}
+            self._evaluate(0, path, trained | {"auxiliary": {}} | nothing)
         self._report(0)
 
     def learn(self, stage: Stage, accept: Callable[[Path], Sequence[tuple[int, Answers]]] = lambda path: ()) -> None:
@@ -144,6 +146,7 @@ class Loop:
         except pickle.UnpicklingError as error:
             raise RunError(f"{checkpoint} names code, which is not run: remove {checkpoint.parent}") from error
         learner.to(self.device)  # the Trainer's teardown left it on the CPU
+        rates = flops_per_position(learner)  # strategies may put another adapter in its place
         with learner.watch.measuring(AROUND):
             for strategy in self.strategies:
                 strategy.after_stage(learner, stage)
@@ -151,6 +154,7 @@ class Loop:
             "train_seconds": round(learner.watch.seconds[FIT], 3),
             "steps": len(learner.losses),
             "train_rows": len(stage.train),
+            **train_costs(learner, rates),
             "auxiliary": {name: float(total) / len(learner.losses) for name, total in learner.auxiliary.items()},
             "rows": {"read": len(stage.train), "dropped": 0, "truncated": _truncations(learner.encoder.counts)},
             "seconds": {name: round(value, 3) for name, value in learner.watch.split().items()},

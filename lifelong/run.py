@@ -292,6 +292,8 @@ class Run:
     def costs(self) -> list[dict[str, Any]]:
         """Per stage, from 0: seconds, steps, parameters, memory, and what was cut or dropped.
 
+        ``train_tokens`` and ``train_flops`` are what learning took, see ``lifelong.compute.train_costs``: positions
+        that went through the model, and an estimate, ``None`` for an adapter that is not known; older runs have none.
         ``strategy_bytes`` are those of the strategies' states in the stage's folder, and of adapters that they added.
         ``auxiliary`` is the mean of each auxiliary loss of a mixture over the stage's optimiser steps, by name, weight
         included, summed over layers.

@@ -45,10 +45,12 @@ FIGURES = (
     "backward_transfer",
     "forward_transfer",
     "average_incremental_accuracy",
-    "accuracy_area",
-    "stability",
+    "area_under_accuracy_curve",
     "min_accuracy",
+    "worst_case_accuracy",
     "worst_dip",
+    "plasticity",
+    "stability",
     "general_ability",
     "general_ability_delta",
     "general_perplexity",
@@ -265,8 +267,9 @@ class Study:
 
         Figures are those of the first pass; ``probe_accuracy`` is the average accuracy on the probes, and those of
         general ability are there where tasks are held out. ``intransigence`` is measured against the joint run of the
-        same seed, model and adapter, where the study has one. An undefined figure is NaN. ``reason`` says why a run
-        failed.
+        same seed, model and adapter, where the study has one. An undefined figure is NaN. Costs are ``seconds`` in all,
+        ``train_seconds``, ``train_flops``, ``strategy_bytes`` that are kept after the last stage, and
+        ``trainable_parameters``. ``reason`` says why a run failed.
         """
         rows = []
         for point in self.points:
@@ -342,5 +345,9 @@ def _summary(run: Run, joint: Run | None) -> dict[str, Any]:
         }
         costs = run.costs
         row["seconds"] = round(sum(cost["train_seconds"] + cost["evaluate_seconds"] for cost in costs), 1)
+        row["train_seconds"] = round(sum(cost["train_seconds"] for cost in costs), 1)
+        flops = [cost.get("train_flops") for cost in costs]  # runs of before have none
+        row["train_flops"] = None if None in flops else sum(flops)
+        row["strategy_bytes"] = costs[-1]["strategy_bytes"]
         row["trainable_parameters"] = costs[-1]["trainable_parameters"]
     return row | {"reason": status.get("reason")}

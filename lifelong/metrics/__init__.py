@@ -1,7 +1,8 @@
 """What a run has learned and forgotten: the accuracy matrix, the figures derived from it, and scores of single answers.
 
-The pure functions are in :mod:`lifelong.metrics.functional`, the scores of one answer in
-:mod:`lifelong.metrics.answers`. The package loads its modules on first use, so that scoring answers needs no torch.
+The pure functions are in :mod:`lifelong.metrics.functional` and :mod:`lifelong.metrics.anytime`, the scores of one
+answer in :mod:`lifelong.metrics.answers`, and what compares runs in :mod:`lifelong.metrics.statistics` and
+:mod:`lifelong.metrics.pareto`. The package loads its modules on first use, so that scoring answers needs no torch.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ count from 1, ``T`` is the number of tasks and ``b`` is row 0.
 
 A figure is never computed from a matrix with holes: if any cell that its definition needs is NaN, or the figure is
 undefined (``forgetting`` of a single task, ``learning_accuracy`` of a joint run), the result is NaN, and
-:func:`undefined_reason` says why. Cells that the definition does not need may be NaN.
+:func:`lifelong.metrics.cells.undefined_reason` says why. Cells that the definition does not need may be NaN.
 
 ``H`` has the same rows, and a column per held-out task: one that is measured at every stage and never learned, so that
 it has no stage of its own. The figures of general ability are functions of it alone.
@@ -18,32 +18,13 @@ raises ``ValueError`` if the shape is wrong or a cell is no real number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lifelong.metrics.cells import is_defined
 from lifelong.metrics.checks import as_joint, as_matrix
-
-# Each figure in two facts: the fewest tasks it is defined for, and whether it needs one stage per task.
-_NEEDS: dict[str, tuple[int, bool]] = {
-    "average_accuracy": (1, False),
-    "average_incremental_accuracy": (1, True),
-    "learning_accuracy": (1, True),
-    "backward_transfer": (2, True),
-    "forward_transfer": (2, True),
-    "forgetting": (2, True),
-    "forgetting_first": (2, True),
-    "intransigence": (1, True),
-    "accuracy_area": (1, True),
-    "stability": (2, True),
-    "min_accuracy": (2, True),
-    "worst_dip": (2, True),
-    "general_ability": (1, False),
-    "general_ability_delta": (1, False),
-}
 
 
 def average_accuracy(R: Any) -> Tensor:
@@ -74,7 +55,7 @@ def average_incremental_accuracy(R: Any) -> Tensor:
     tensor(0.8323, dtype=torch.float64)
     """
     R = as_matrix(R)
-    if not _is_defined("average_incremental_accuracy", R):
+    if not is_defined("average_incremental_accuracy", R):
         return torch.tensor(math.nan, dtype=torch.float64)
     return torch.stack([R[stage, :stage].mean() for stage in range(1, len(R))]).mean()
 
@@ -171,81 +152,6 @@ def intransigence(R: Any, joint: Any) -> Tensor:
     return per_task("intransigence", R, as_joint(joint, as_matrix(R))).mean()
 
 
-def accuracy_area(R: Any) -> Tensor:
-    """Return the area under the curve of A_i = mean_{j<=i} R[i,j], by trapezia and per stage.
-
-    The any-time accuracy over the tasks seen so far: (1 / (T-1)) sum_{i<T} (A_i + A_{i+1}) / 2; with one task it is
-    A_1. It differs from :func:`average_incremental_accuracy` in giving the first and last stage half their weight
-    (after Koh et al. 2022, https://arxiv.org/abs/2110.10031, who measure it along the steps).
-
-    Args:
-        R: (tasks + 1, tasks), one stage per task.
-
-    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
-    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
-    >>> accuracy_area(R)
-    tensor(0.8451, dtype=torch.float64)
-    """
-    R = as_matrix(R)
-    if not _is_defined("accuracy_area", R):
-        return torch.tensor(math.nan, dtype=torch.float64)
-    return area(torch.stack([R[stage, :stage].mean() for stage in range(1, len(R))]))
-
-
-def area(curve: Tensor) -> Tensor:
-    """Return the mean height of a curve of shape (N,) with straight lines between its points; of one point, itself."""
-    return curve[0] if len(curve) == 1 else torch.trapezoid(curve) / (len(curve) - 1)
-
-
-def stability(R: Any) -> Tensor:
-    """Return mean_{j<T} R[T,j], the accuracy on old tasks in the end; plasticity is :func:`learning_accuracy`.
-
-    Args:
-        R: (tasks + 1, tasks), one stage per task, two tasks or more.
-
-    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
-    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
-    >>> stability(R)
-    tensor(0.7567, dtype=torch.float64)
-    """
-    return per_task("stability", R)[:-1].mean()
-
-
-def min_accuracy(R: Any) -> Tensor:
-    """Return mean_{j<T} min_{j<i<=T} R[i,j], the lowest accuracy of each old task since it was learned.
-
-    min-ACC of De Lange et al. 2023 (https://arxiv.org/abs/2205.13452), who look after every step; here it is after
-    every stage.
-
-    Args:
-        R: (tasks + 1, tasks), one stage per task, two tasks or more.
-
-    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
-    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
-    >>> min_accuracy(R)
-    tensor(0.7400, dtype=torch.float64)
-    """
-    return per_task("min_accuracy", R)[:-1].mean()
-
-
-def worst_dip(R: Any) -> Tensor:
-    """Return max_{j<T} max_{j<=l<i<=T} (R[l,j] - R[i,j]), the deepest fall of an old task at any time (our definition).
-
-    Forgetting looks at the end; this sees a task that was lost and found again. Negative where every old task rose at
-    every stage.
-
-    Args:
-        R: (tasks + 1, tasks), one stage per task, two tasks or more.
-
-    >>> R = [[.10, .09, .11, .10], [.80, .10, .05, .08], [.90, .95, .12, .10],
-    ...      [.85, .70, .90, .20], [.60, .75, .92, .88]]
-    >>> worst_dip(R)
-    tensor(0.3000, dtype=torch.float64)
-    """
-    terms = per_task("worst_dip", R)
-    return terms[: max(1, len(terms) - 1)].max()
-
-
 def general_ability(H: Any) -> Tensor:
     """Return mean_h H[T,h], the score on the held-out tasks after the last stage (our definition).
 
@@ -278,8 +184,8 @@ def per_task(name: str, R: Any, joint: Any = None) -> Tensor:
     """Return the terms that a figure averages, one per task: for instance how far each task was forgotten.
 
     Args:
-        name: a function of this module other than ``"average_incremental_accuracy"`` and ``"accuracy_area"``, which
-            average over stages, or ``"forgetting_first"``.
+        name: a function of this module other than ``"average_incremental_accuracy"``, which averages over stages, or of
+            :mod:`lifelong.metrics.anytime` (``"worst_dip"`` takes the largest term), or ``"forgetting_first"``.
         R: (stages + 1, tasks); H for the figures of general ability.
         joint: (tasks,), for ``"intransigence"`` only.
 
@@ -295,7 +201,7 @@ def per_task(name: str, R: Any, joint: Any = None) -> Tensor:
     """
     R = as_matrix(R)
     terms = torch.full((R.shape[1],), math.nan, dtype=torch.float64)
-    if not _is_defined(name, R):
+    if not is_defined(name, R):
         return terms
     # Row j (from 0) is the model after j stages: column j is met between row j, on the main diagonal, and row j + 1.
     before, own, last = R.diagonal(), R.diagonal(offset=-1), R[-1]
@@ -317,119 +223,21 @@ def per_task(name: str, R: Any, joint: Any = None) -> Tensor:
             terms[:-1] = (own - last)[:-1]
         case "intransigence":
             terms = as_joint(joint, R) - own
-        case "stability":
-            terms[:-1] = last[:-1]
-        case "min_accuracy":
-            terms[:-1] = torch.stack([R[task + 2 :, task].amin() for task in range(R.shape[1] - 1)])
+        case "area_under_accuracy_curve":
+            terms = torch.trapezoid(R, dim=0) / (len(R) - 1)
+        case "min_accuracy" | "worst_case_accuracy":
+            for task in range(R.shape[1] - 1):
+                terms[task] = R[task + 2 :, task].amin()
+            if name == "worst_case_accuracy":
+                terms[-1] = last[-1]
         case "worst_dip":
-            terms[:-1] = torch.stack([_deepest_fall(R[task + 1 :, task]) for task in range(R.shape[1] - 1)])
+            for task in range(R.shape[1] - 1):
+                column = R[task + 1 :, task]
+                terms[task] = (column.cummax(0).values[:-1] - column[1:]).amax()
+        case "plasticity":
+            terms = own - before
+        case "stability":
+            terms[:-1] = (last - own)[:-1] / torch.arange(R.shape[1] - 1, 0, -1)
         case _:
             raise ValueError(f"{name} averages over stages and has no terms per task")
     return terms
-
-
-def undefined_reason(name: str, R: Any, tasks: Sequence[str] | None = None, joint: Any = None) -> str | None:
-    """Say why a figure is undefined on this matrix, or return None if it is defined.
-
-    Args:
-        name: a function of this module, or ``"forgetting_first"``.
-        R: (stages + 1, tasks); H for the figures of general ability.
-        tasks: the tasks' names; without them tasks are numbered from 1.
-        joint: (tasks,), for ``"intransigence"`` only.
-
-    Raises:
-        ValueError: as for all functions here, no figure has that name, or ``tasks`` does not fit the columns.
-
-    >>> undefined_reason("backward_transfer", [[.1, .1], [.8, float("nan")], [.7, .9]]) is None
-    True
-    >>> undefined_reason("backward_transfer", [[.1, .1], [.8, .2], [float("nan"), .9]], ["elements", "capitals"])
-    "the cell after stage 2 on task 'elements' was not measured"
-    """
-    R = as_matrix(R)
-    stages, count = R.shape[0] - 1, R.shape[1]
-    if tasks is not None and len(tasks) != count:
-        raise ValueError(f"the matrix has {count} columns, but {len(tasks)} task names were given")
-    if (reason := _shape_reason(name, stages, count)) is not None:
-        return reason
-    if name == "intransigence" and joint is None:
-        return "needs the final accuracies of a joint run"
-
-    holes = [cell for cells in needed_cells(name, R).values() for cell in cells if R[cell].isnan()]
-    where = [
-        f"the cell {f'after stage {stage}' if stage else 'of the untrained model'} on {_called(task, tasks)}"
-        for stage, task in holes
-    ]
-    if name == "intransigence":
-        missing = as_joint(joint, R).isnan().nonzero().flatten().tolist()
-        where += [f"the joint run's score on {_called(task, tasks)}" for task in missing]
-    if not where:
-        return None
-    return f"{where[0]} was not measured" + (f" (nor were {len(where) - 1} more)" if len(where) > 1 else "")
-
-
-def needed_cells(name: str, R: Any) -> dict[int, list[tuple[int, int]]]:
-    """Return, for each column that the figure averages over, the cells (row, column) of R that it needs.
-
-    Empty where the matrix's shape leaves the figure undefined. Arguments and errors are those of
-    :func:`undefined_reason`.
-
-    >>> needed_cells("forward_transfer", [[.1, .1, .1], [.8, .2, .1], [.7, .9, .2], [.6, .8, .9]])
-    {1: [(1, 1), (0, 1)], 2: [(2, 2), (0, 2)]}
-    """
-    R = as_matrix(R)
-    last, count = R.shape[0] - 1, R.shape[1]
-    if _shape_reason(name, last, count) is not None:
-        return {}
-    before_last, everyone = range(count - 1), range(count)
-    match name:
-        case "average_accuracy" | "general_ability":
-            return {task: [(last, task)] for task in everyone}
-        case "general_ability_delta":
-            return {task: [(last, task), (0, task)] for task in everyone}
-        case "average_incremental_accuracy" | "accuracy_area":
-            return {task: [(stage, task) for stage in range(task + 1, last + 1)] for task in everyone}
-        case "forward_transfer":
-            return {task: [(task, task), (0, task)] for task in everyone[1:]}
-        case "forgetting" | "worst_dip":
-            return {task: [(stage, task) for stage in range(task + 1, last + 1)] for task in before_last}
-        case "min_accuracy":
-            return {task: [(stage, task) for stage in range(task + 2, last + 1)] for task in before_last}
-        case "stability":
-            return {task: [(last, task)] for task in before_last}
-        case "backward_transfer" | "forgetting_first":
-            return {task: [(task + 1, task), (last, task)] for task in before_last}
-        case _:
-            return {task: [(task + 1, task)] for task in everyone}
-
-
-def _deepest_fall(scores: Tensor) -> Tensor:
-    """Of one task's scores from its own stage on, two or more."""
-    return (scores.cummax(0).values[:-1] - scores[1:]).max() if not scores.isnan().any() else scores.sum()
-
-
-def _shape_reason(name: str, stages: int, tasks: int) -> str | None:
-    if name not in _NEEDS:
-        near = get_close_matches(name, _NEEDS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown figure {name!r}: {hint}known are {', '.join(_NEEDS)}")
-    fewest, one_stage_per_task = _NEEDS[name]
-    if tasks < fewest:
-        return "needs at least two tasks"
-    if one_stage_per_task and stages != tasks:
-        joint = " (joint)" if stages == 1 else ""
-        return (
-            f"needs one stage per task: this run has {_counted(stages, 'stage')} and {_counted(tasks, 'task')}{joint}"
-        )
-    return None
-
-
-def _is_defined(name: str, R: Tensor) -> bool:
-    return _shape_reason(name, R.shape[0] - 1, R.shape[1]) is None
-
-
-def _called(task: int, tasks: Sequence[str] | None) -> str:
-    return f"task {task + 1}" if tasks is None else f"task {tasks[task]!r}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

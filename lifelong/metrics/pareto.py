@@ -1,4 +1,4 @@
-"""Which of several things are beaten by none of the others in every respect."""
+"""Which runs are worth what they cost."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ import numpy as np
 
 
 def pareto_front(costs: Any, scores: Any) -> np.ndarray:
-    """The points that no other point beats: is at least as good as in everything, and better in something.
+    """Return which points no other one beats: that is no dearer in any cost, no worse in score, and better in one.
+
+    Points that are equal in everything do not beat each other. A point with a NaN is not on the front, and beats none.
 
     Args:
-        costs: (N, costs), lower is better.
-        scores: (N,), higher is better.
+        costs: (n,) or (n, kinds of cost), lower is better.
+        scores: (n,), higher is better.
 
     Returns:
-        (N,), bool; of points that are the same all or none are on the front, and one with a NaN never is.
+        bool, (n,).
 
     Raises:
         ValueError: the shapes do not fit.
+
+    >>> pareto_front([1.0, 2.0, 2.0, 5.0], [0.3, 0.7, 0.6, 0.7]).tolist()
+    [True, True, False, False]
     """
-    costs, scores = np.asarray(costs, dtype=float), np.asarray(scores, dtype=float)
-    if costs.ndim != 2 or scores.shape != costs.shape[:1]:
-        raise ValueError(f"costs must be (N, costs) and scores (N,), got {costs.shape} and {scores.shape}")
-    worth = np.column_stack([-costs, scores])
-    front = ~np.isnan(worth).any(axis=1)
-    for number in np.flatnonzero(front):
-        other = worth[~np.isnan(worth).any(axis=1)]
-        front[number] = not ((other >= worth[number]).all(axis=1) & (other > worth[number]).any(axis=1)).any()
-    return front
+    costs, scores = np.asarray(costs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1 or costs.ndim not in (1, 2) or len(costs) != len(scores):
+        raise ValueError(
+            f"costs must have the shape (n,) or (n, kinds) and scores (n,), got {costs.shape} and {scores.shape}"
+        )
+    points = np.column_stack([costs, -scores])
+    # comparisons with NaN are false, so that it neither beats nor is beaten
+    beaten = [((points <= point).all(axis=1) & (points < point).any(axis=1)).any() for point in points]
+    return ~np.array(beaten, dtype=bool) & ~np.isnan(points).any(axis=1)

@@ -1,29 +1,36 @@
-"""What figures of repeated runs support: intervals, paired tests, ranks."""
+"""What repeated runs allow to be said: intervals, paired tests, corrections for many of them, average ranks.
+
+A pair is one seed with one order of the tasks: two methods that were run on the same pair are compared on it, and what
+seed and order do to both of them drops out. Nothing here knows runs; scores are plain numbers and tables.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from lifelong.errors import ConfigError, suggestion
+from lifelong.metrics.bootstrap import studentised
+from lifelong.metrics.checks import as_scores, check_level
+from lifelong.metrics.sentences import compared, ranked, unranked
 
-EXACT = 12  # pairs up to which all exchanges of the two methods are counted
+EXACT_PAIRS = 12  # so many are tested by enumeration of all signs
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap interval.
+    """A mean, and where the mean of all that could have been drawn may lie.
 
     Args:
-        mean: of the values; NaN without any.
-        low, high: of the interval; ``None`` for a single value, of which nothing is known, or none.
-        count: of the values.
-        level: how often such intervals hold the true mean.
+        mean: of the values; NaN where there are none.
+        low, high: the interval's ends; None where the values are too few for one.
+        count: values.
+        level: share of such intervals that hold the true mean.
     """
 
     mean: float
@@ -33,115 +40,20 @@ class Interval:
     level: float
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Interval:
-    """The mean of some values with a studentised bootstrap interval (Efron & Tibshirani 1993, section 12.5).
-
-    Each resample's distance from the mean is measured in its own standard error, which is what keeps the nominal level
-    with few values, where the percentile and BCa intervals are too narrow. Where more than a hundredth of the resamples
-    have no standard error, since values are very few or nearly all the same, it is Student's interval.
-
-    Args:
-        values: one per run, finite.
-        level: of the interval.
-        resamples: drawn with replacement.
-        seed: of what is drawn.
-    """
-    sample = np.asarray(values, dtype=float)
-    count = len(sample)
-    if count == 0:
-        return Interval(math.nan, None, None, 0, level)
-    mean = float(sample.mean())
-    if count == 1:
-        return Interval(mean, None, None, 1, level)
-    error = sample.std(ddof=1) / math.sqrt(count)
-    if error <= 1e-12 * max(1.0, abs(mean)):
-        return Interval(mean, mean, mean, count, level)
-    drawn = sample[np.random.default_rng(seed).integers(count, size=(resamples, count))]
-    errors = drawn.std(axis=1, ddof=1) / math.sqrt(count)
-    varied = errors > 1e-12 * max(1.0, abs(mean))
-    if varied.mean() < 0.99:
-        low, high = stats.t.interval(level, count - 1, mean, error)
-        return Interval(mean, float(low), float(high), count, level)
-    ratios = (drawn.mean(axis=1)[varied] - mean) / errors[varied]
-    low, high = np.quantile(ratios, [(1 + level) / 2, (1 - level) / 2])
-    return Interval(mean, float(mean - low * error), float(mean - high * error), count, level)
-
-
-def smallest_p(pairs: int) -> float:
-    """The least p value that a two-sided exact test of so many pairs can have: all of them agree."""
-    return min(1.0, 2.0 / 2**pairs)
-
-
-def pairs_needed(level: float = 0.95, comparisons: int = 1) -> int:
-    """How many pairs could show a difference at all, with Holm's correction for so many comparisons."""
-    return next(pairs for pairs in range(1, 1000) if smallest_p(pairs) * comparisons < 1 - level)
-
-
-def paired_p(differences: Sequence[float]) -> tuple[float, str]:
-    """A two-sided test of whether paired differences are centred at zero.
-
-    Args:
-        differences: one per pair, finite.
-
-    Returns:
-        The p value, and the test's name: the exact permutation test of the mean, over all 2^n exchanges of the two
-        methods within pairs, up to 12 pairs; beyond them Wilcoxon's signed-rank test, ranking zeros as well (Pratt).
-    """
-    sample = np.asarray(differences, dtype=float)
-    if len(sample) <= EXACT:
-        name = "exact permutation test"
-        if not sample.any() or len(sample) < 2:
-            return 1.0, name
-        found = stats.permutation_test((sample,), _mean, permutation_type="samples", n_resamples=np.inf)
-        return float(found.pvalue), name
-    name = "Wilcoxon's signed-rank test"
-    return (1.0, name) if not sample.any() else (float(stats.wilcoxon(sample, zero_method="pratt").pvalue), name)
-
-
-def _mean(sample: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.mean(sample, axis=axis)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p values corrected for their number (Holm 1979), in the order given; NaN is no comparison, and stays.
-
-    The family-wise error is kept whatever the dependence between the tests.
-    """
-    values = np.asarray(p_values, dtype=float)
-    result = np.full(len(values), np.nan)
-    order = [number for number in np.argsort(values, kind="stable") if not np.isnan(values[number])]
-    largest = 0.0
-    for rank, number in enumerate(order):
-        largest = max(largest, min(1.0, float(values[number]) * (len(order) - rank)))
-        result[number] = largest
-    return result
-
-
-def hedges_g(differences: Sequence[float]) -> float | None:
-    """The mean difference in standard deviations of the differences, corrected for few pairs.
-
-    Cohen's d_z times Hedges' factor 1 - 3 / (4 (n - 1) - 1) (Lakens 2013, doi:10.3389/fpsyg.2013.00863); ``None`` where
-    the differences do not vary, or there are fewer than three.
-    """
-    sample = np.asarray(differences, dtype=float)
-    if len(sample) < 3 or sample.std(ddof=1) <= 1e-12 * max(1.0, abs(sample.mean())):
-        return None
-    return float(sample.mean() / sample.std(ddof=1) * (1 - 3 / (4 * (len(sample) - 1) - 1)))
-
-
 @dataclass(frozen=True)
 class PairedComparison:
     """One method against the reference, over the pairs that both have.
 
     Args:
-        method, reference: what is compared.
-        pairs: of seed and order.
-        difference: of the method's value minus the reference's.
-        wins, ties, losses: pairs in which the method is better, as good, worse.
-        effect: Hedges' g of the differences, see ``hedges_g``.
-        test, p: by which and how probable such a difference would be without any; ``None`` for too few pairs.
-        p_holm: corrected for the number of comparisons.
-        sentence: all of this in words, and what it supports.
+        method, reference: their names.
+        pairs: how many both have.
+        difference: method minus reference, whichever is better.
+        wins, ties, losses: pairs in which the method is better, equal, worse.
+        effect: Hedges' g of the differences, see :func:`effect_size`; None where undefined.
+        test: its name; None where no test was made, since it could not have told anything.
+        p: two-sided; None without a test.
+        p_holm: adjusted for all tests that were made against this reference; None without a test.
+        sentence: the comparison in words.
     """
 
     method: str
@@ -158,104 +70,19 @@ class PairedComparison:
     sentence: str
 
 
-def compare_paired(
-    scores: pd.DataFrame, reference: str, higher_is_better: bool = True, level: float = 0.95
-) -> list[PairedComparison]:
-    """Every method against the reference, in the order of the columns.
-
-    Args:
-        scores: one row per pair of seed and order, one column per method, NaN where a run is missing.
-        reference: a column.
-        higher_is_better: of the scores.
-        level: a difference counts as shown where the corrected p value is below one minus this.
-
-    Raises:
-        ConfigError: there is no such column.
-    """
-    names = [str(name) for name in scores.columns]
-    if reference not in names:
-        raise ConfigError(f"reference: there is no method {reference!r}{suggestion(reference, names)}")
-    others = [name for name in names if name != reference]
-    found = {name: (scores[name] - scores[reference]).dropna().to_numpy(float) for name in others}
-    tests = {name: _tested(values, level) for name, values in found.items()}
-    corrected = holm([math.nan if test is None else test[0] for test in tests.values()])
-    comparisons = sum(test is not None for test in tests.values())
-    result = []
-    for name, p_holm in zip(others, corrected, strict=True):
-        values, test = found[name], tests[name]
-        better = values if higher_is_better else -values
-        result.append(
-            PairedComparison(
-                method=name,
-                reference=reference,
-                pairs=len(values),
-                difference=mean_interval(values, level),
-                wins=int((better > 0).sum()),
-                ties=int((better == 0).sum()),
-                losses=int((better < 0).sum()),
-                effect=hedges_g(values),
-                test=None if test is None else test[1],
-                p=None if test is None else test[0],
-                p_holm=None if test is None else float(p_holm),
-                sentence=_sentence(name, reference, values, test, float(p_holm), comparisons, higher_is_better, level),
-            )
-        )
-    return result
-
-
-def _tested(values: np.ndarray, level: float) -> tuple[float, str] | None:
-    return paired_p(values) if smallest_p(len(values)) < 1 - level else None
-
-
-def _sentence(
-    name: str,
-    reference: str,
-    values: np.ndarray,
-    test: tuple[float, str] | None,
-    p_holm: float,
-    comparisons: int,
-    higher_is_better: bool,
-    level: float,
-) -> str:
-    if len(values) == 0:
-        return f"{name} and {reference} have no pair of seed and order in common."
-    interval = mean_interval(values, level)
-    better = values if higher_is_better else -values
-    known = "" if interval.low is None else f" [{interval.low:+.3f}, {interval.high:+.3f}]"
-    counts = f"better in {int((better > 0).sum())} of {len(values)} pair{'s' if len(values) > 1 else ''}"
-    begin = f"{name}: {interval.mean:+.3f}{known} against {reference}, {counts}"
-    if test is None:
-        return (
-            f"{begin}; {len(values)} are too few for any claim, since the smallest p value possible is "
-            f"{_short(smallest_p(len(values)))}: {pairs_needed(level)} would do for one comparison."
-        )
-    p, how = test
-    corrected = f", {_short(p_holm)} after Holm's correction for {comparisons} comparisons" if comparisons > 1 else ""
-    begin = f"{begin}; p = {_short(p)} by the {how}{corrected}"
-    if p_holm < 1 - level:
-        return f"{begin}: {'better' if better.mean() > 0 else 'worse'}."
-    if smallest_p(len(values)) * comparisons >= 1 - level:
-        needed = pairs_needed(level, comparisons)
-        return f"{begin}: no claim, and none is possible with so few pairs and so many methods; {needed} pairs could."
-    return f"{begin}: no difference is shown."
-
-
-def _short(p: float) -> str:
-    return "less than .001" if p < 0.001 else f"{p:.3g}".replace("0.", ".", 1)
-
-
 @dataclass(frozen=True)
 class Ranking:
-    """Average ranks of methods, for a critical-difference diagram (Demsar 2006, JMLR 7, sections 3.2.2 and 3.2.3).
+    """Average ranks, for a critical-difference diagram.
 
     Args:
-        ranks: by method, the best first; 1 would be best in every pair.
-        pairs: in which all methods have a run.
-        p: of Friedman's test that all ranks are the same; ``None`` for fewer than three methods or two pairs.
-        critical_difference: of average ranks, by Nemenyi's test; ``None`` for fewer than two pairs.
-        groups: methods, neighbours in rank, none of which differs from another by as much; without those of one.
-        level: of both tests.
-        sentence: what it supports, in words.
+        ranks: of each method, the best first; 1 is the best rank, equal scores share theirs. NaN without pairs.
+        pairs: those in which every method has a score; others are left out.
+        p: of Friedman's test that all methods are alike; None where it cannot tell, or there are but two methods.
+        critical_difference: Nemenyi's: average ranks that are further apart differ; None where ``p`` is.
+        groups: methods that cannot be told apart, the best first, as large as can be, of two and more; all of them
+            where Friedman's test finds no difference. Empty where ``p`` is None.
+        level: 1 minus the significance level.
+        sentence: the result in words.
     """
 
     ranks: dict[str, float]
@@ -267,55 +94,272 @@ class Ranking:
     sentence: str
 
 
-def average_ranks(scores: pd.DataFrame, higher_is_better: bool = True, level: float = 0.95) -> Ranking:
-    """Rank the methods within each pair, and average.
+def mean_interval(values: Any, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Interval:
+    """Return the mean with a studentised bootstrap interval (bootstrap-t; Efron & Tibshirani 1993, section 12.5).
+
+    With s the standard deviation, the ends are mean - t_high s / sqrt(n) and mean - t_low s / sqrt(n), where t_low and
+    t_high are quantiles of (mean* - mean) sqrt(n) / s* over resamples. It is wider than other bootstrap intervals where
+    there are few values, and unlike these (Hesterberg 2015, section 5) covers at about its level from five values on,
+    also where they are skewed. An end may lie outside of the range that a score has.
+
+    Resamples of one value over and over have s* = 0. Where these may be more than a tenth of 1 - level (fewer than five
+    values, at .95) there is no interval. Where many values are equal they can still leave a quantile unbounded: the
+    interval is Student's then. Where all are equal it is that value.
 
     Args:
-        scores: as for ``compare_paired``; pairs in which a run is missing are left out.
-        higher_is_better: of the scores.
-        level: of the tests.
+        values: (n,); NaN is left out.
+        level: in (0, 1).
+        resamples: drawn with ``seed``.
+        seed: of the draws; nothing else decides them.
+
+    Raises:
+        ValueError: a value is infinite, or ``level`` is no share.
+
+    >>> mean_interval([.61, .64, .58, .66, .60, .63, .59, .65]).mean
+    0.62
+    >>> mean_interval([.61, .64, .58]).low is None
+    True
     """
-    whole = scores.dropna()
-    pairs, methods = whole.shape
-    ranks = whole.rank(axis=1, ascending=not higher_is_better).mean().sort_values(kind="stable")
-    named = {str(name): float(rank) for name, rank in ranks.items()}
-    if pairs < 2 or methods < 2:
-        return Ranking(named, pairs, None, None, [], level, "Too few pairs, or methods, to compare average ranks.")
-    p = None
-    if methods > 2:
-        tied = whole.nunique(axis=1).max() == 1  # in every pair, of which Friedman's statistic is undefined
-        p = 1.0 if tied else float(stats.friedmanchisquare(*whole.to_numpy().T).pvalue)
-    difference = critical_difference(methods, pairs, level)
-    groups = _groups(named, difference)
-    left_out = len(scores) - pairs
-    about = f" ({left_out} pairs without all methods left out)" if left_out else ""
-    first = "" if p is None else f"Friedman's test: p = {_short(p)}, "
-    verdict = "the average ranks differ" if p is not None and p < 1 - level else "no difference of ranks is shown"
-    if p is None:
-        verdict = "two methods are compared by their pairs rather than by ranks"
-    return Ranking(
-        named,
-        pairs,
-        p,
-        difference,
-        groups,
-        level,
-        f"{first}{verdict}; ranks over {pairs} pairs{about} differ from {difference:.2f} on.",
+    check_level(level)
+    given = np.asarray(values, dtype=np.float64).ravel()
+    given = given[~np.isnan(given)]
+    if np.isinf(given).any():
+        raise ValueError("values hold an infinite score")
+    count = len(given)
+    if count == 0:
+        return Interval(math.nan, None, None, 0, level)
+    mean = float(given.mean())
+    if float(count) ** (1 - count) > (1 - level) / 10:
+        return Interval(mean, None, None, count, level)
+    if _all_equal(given):
+        return Interval(mean, mean, mean, count, level)
+    error = given.std(ddof=1) / math.sqrt(count)
+    tail = (1 - level) / 2
+    drawn = studentised(given, resamples, seed)
+    # not interpolated: between a number and infinity there is nothing
+    t_low, t_high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
+    if not np.isfinite([t_low, t_high]).all():
+        t_low, t_high = stats.t.ppf([tail, 1 - tail], count - 1)
+    return Interval(mean, float(mean - t_high * error), float(mean - t_low * error), count, level)
+
+
+def smallest_p(pairs: int) -> float:
+    """Return the smallest p that so many pairs can reach, two-sided, even if all agree: 2 / 2^pairs.
+
+    >>> smallest_p(5), smallest_p(8)
+    (0.0625, 0.0078125)
+    """
+    return min(1.0, 2.0 / 2**pairs)
+
+
+def paired_p(differences: Any) -> tuple[float, str]:
+    """Return a two-sided p that differences of pairs are symmetric around zero, and the name of the test.
+
+    Up to twelve pairs the exact permutation test of Fisher (1935): the share of all 2^n ways to set the signs whose sum
+    is at least as far from zero. Sums that are equal but for rounding count as equal; a difference of zero keeps its
+    place and changes no sum, so that it is as if it were not there. Beyond twelve Wilcoxon's signed-rank test (1945),
+    as scipy does it: equal differences share their rank, and zeros take part in ranking and then drop out (Pratt 1959).
+
+    Args:
+        differences: (pairs,), numbers.
+
+    Returns:
+        p, 1 where all differences are zero; and ``"exact permutation"`` or ``"Wilcoxon signed-rank"``.
+
+    Raises:
+        ValueError: there are none, or one is NaN or infinite.
+
+    >>> paired_p([.1, .2, .3, .1, .2])
+    (0.0625, 'exact permutation')
+    """
+    given = np.asarray(differences, dtype=np.float64).ravel()
+    if not len(given) or not np.isfinite(given).all():
+        raise ValueError(f"differences must be one or more finite numbers, got {given.tolist()}")
+    exact = len(given) <= EXACT_PAIRS
+    test = "exact permutation" if exact else "Wilcoxon signed-rank"
+    if not given.any():
+        return 1.0, test
+    given = np.round(given / np.abs(given).max(), 12)
+    if not exact:
+        return float(stats.wilcoxon(given, zero_method="pratt").pvalue), test
+    if len(given) == 1:
+        return 1.0, test
+
+    def total(signed: np.ndarray, axis: int) -> np.ndarray:
+        return np.round(signed.sum(axis=axis), 9)
+
+    found = stats.permutation_test(
+        (given,), total, permutation_type="samples", n_resamples=np.inf, vectorized=True, alternative="two-sided"
     )
+    return float(found.pvalue), test
 
 
-def critical_difference(methods: int, pairs: int, level: float = 0.95) -> float:
-    """By how much two average ranks of so many methods over so many pairs differ (Nemenyi; Demsar 2006)."""
-    q = stats.studentized_range.ppf(level, methods, np.inf) / math.sqrt(2)
-    return float(q * math.sqrt(methods * (methods + 1) / (6 * pairs)))
+def holm(p_values: Any) -> np.ndarray:
+    """Return p values adjusted for their number by Holm's step-down procedure (1979), in the order given.
+
+    The i-th smallest of m becomes the largest of (m - k + 1) p_k over k <= i, at most 1. NaN stays NaN and does not
+    count among the m.
+
+    Args:
+        p_values: (n,), in [0, 1] or NaN.
+
+    Returns:
+        float64, (n,).
+
+    Raises:
+        ValueError: one is outside of [0, 1].
+
+    >>> holm([.01, .04, .03, .005]).tolist()
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    given = np.array(p_values, dtype=np.float64).ravel()
+    if ((given < 0) | (given > 1)).any():
+        raise ValueError(f"p values must be in [0, 1], got {given.tolist()}")
+    tested = np.flatnonzero(~np.isnan(given))
+    order = tested[np.argsort(given[tested], kind="stable")]
+    given[order] = np.minimum(np.maximum.accumulate(given[order] * np.arange(len(order), 0, -1)), 1.0)
+    return given
 
 
-def _groups(ranks: dict[str, float], difference: float) -> list[tuple[str, ...]]:
-    """The largest runs of neighbours that span less than the difference."""
+def effect_size(differences: Any) -> float | None:
+    """Return Hedges' g of paired differences: their mean over their standard deviation, without its bias.
+
+    That ratio is Cohen's d_z (1988, section 2.3.5). Its bias with n pairs is taken away by the factor
+    Gamma(m / 2) / (sqrt(m / 2) Gamma((m - 1) / 2)), m = n - 1 (Hedges 1981, equation 6e).
+
+    Args:
+        differences: (pairs,), finite numbers.
+
+    Returns:
+        None for fewer than three pairs, and where all differences are equal.
+
+    >>> round(effect_size([.1, .2, .3, .1, .2]), 3)
+    1.717
+    """
+    given = np.asarray(differences, dtype=np.float64).ravel()
+    if len(given) < 3 or _all_equal(given):
+        return None
+    half = (len(given) - 1) / 2
+    factor = math.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / math.sqrt(half)
+    return float(factor * given.mean() / given.std(ddof=1))
+
+
+def compare_paired(
+    scores: pd.DataFrame, reference: str, higher_is_better: bool = True, level: float = 0.95
+) -> list[PairedComparison]:
+    """Compare every method with one of them, over the pairs that both have.
+
+    There is a test only where ``smallest_p`` of a method's pairs is below 1 - level: from six pairs on, at .95.
+
+    Args:
+        scores: a row per pair, a column per method; NaN where a run is missing.
+        reference: one of the columns.
+        higher_is_better: whether a larger score is a better one.
+        level: of intervals; a difference is called one where ``p_holm`` is below 1 - level.
+
+    Returns:
+        In the order of the columns, without the reference.
+
+    Raises:
+        ConfigError: there is no such column, or two have the same name.
+        ValueError: a score is no number or infinite, or ``level`` is no share.
+    """
+    check_level(level)
+    table = as_scores(scores)
+    if reference not in table.columns:
+        raise ConfigError(f"reference: there is no method {reference!r}{suggestion(str(reference), table.columns)}")
+    methods = [name for name in table.columns if name != reference]
+    differences = {}
+    for method in methods:
+        both = table[[method, reference]].dropna()
+        differences[method] = (both[method] - both[reference]).to_numpy()
+    tests = {name: paired_p(some) for name, some in differences.items() if smallest_p(len(some)) < 1 - level}
+    p_values = np.array([tests[name][0] if name in tests else math.nan for name in methods])
+    found = []
+    for place, (method, adjusted) in enumerate(zip(methods, holm(p_values), strict=True)):
+        some = differences[method]
+        p, test = tests.get(method, (None, None))
+        better = (some > 0) if higher_is_better else (some < 0)
+        wins, ties = int(better.sum()), int((some == 0).sum())
+        comparison = PairedComparison(
+            method=method,
+            reference=reference,
+            pairs=len(some),
+            difference=mean_interval(some, level),
+            wins=wins,
+            ties=ties,
+            losses=len(some) - wins - ties,
+            effect=effect_size(some),
+            test=test,
+            p=p,
+            p_holm=None if test is None else float(adjusted),
+            sentence="",
+        )
+        # what these pairs could have come to beside the other tests, had all of them agreed
+        possible = p_values.copy()
+        possible[place] = smallest_p(len(some))
+        beside = len(methods) if test is None else len(tests)
+        sentence = compared(comparison, higher_is_better, beside, float(holm(possible)[place]))
+        found.append(replace(comparison, sentence=sentence))
+    return found
+
+
+def average_ranks(scores: pd.DataFrame, higher_is_better: bool = True, level: float = 0.95) -> Ranking:
+    """Rank the methods on every pair, and find those whose average ranks differ (Demsar 2006, section 3.2).
+
+    Friedman's test (1937, corrected for ties) asks whether any differ; if so, Nemenyi's (1963) finds which: two of k
+    methods over N pairs whose average ranks are further apart than q sqrt(k (k + 1) / (6 N)), q being the studentised
+    range's quantile for k means and infinite degrees of freedom, divided by sqrt(2).
+
+    Args:
+        scores: a row per pair, a column per method; pairs that lack a score (NaN) are left out for all.
+        higher_is_better: whether a larger score is a better one.
+        level: 1 minus the significance level of both tests.
+
+    Raises:
+        ConfigError: two columns have the same name.
+        ValueError: a score is no number or infinite, there are fewer than two methods, or ``level`` is no share.
+
+    >>> scores = {"naive": [.2, .3, .1, .2], "replay": [.5, .6, .5, .7], "joint": [.9, .8, .9, .9]}
+    >>> average_ranks(pd.DataFrame(scores)).ranks
+    {'joint': 1.0, 'replay': 2.0, 'naive': 3.0}
+    """
+    check_level(level)
+    table = as_scores(scores)
+    methods = table.shape[1]
+    if methods < 2:
+        raise ValueError("scores must have a column for each of two or more methods")
+    whole = table.dropna().to_numpy()
+    pairs = len(whole)
+    if pairs:
+        places = stats.rankdata(-whole if higher_is_better else whole, axis=1)
+        means = pd.Series(places.mean(axis=0), table.columns).sort_values(kind="stable")
+    else:
+        means = pd.Series(math.nan, table.columns)
+    ranks = {str(name): float(rank) for name, rank in means.items()}
+    # Friedman's statistic where all pairs agree, and its p: no test if not even that would be small
+    if not pairs or methods < 3 or stats.chi2.sf(pairs * (methods - 1), methods - 1) >= 1 - level:
+        return Ranking(ranks, pairs, None, None, [], level, unranked(table, pairs, level))
+    alike = (whole == whole[:, :1]).all()  # of which scipy makes NaN
+    p = 1.0 if alike else float(stats.friedmanchisquare(*whole.T).pvalue)
+    quantile = stats.studentized_range.ppf(level, methods, math.inf) / math.sqrt(2)
+    critical = float(quantile * math.sqrt(methods * (methods + 1) / (6 * pairs)))
+    groups = _alike(ranks, critical) if p < 1 - level else [tuple(ranks)]
+    return Ranking(ranks, pairs, p, critical, groups, level, ranked(ranks, pairs, p, critical, groups, level))
+
+
+def _alike(ranks: dict[str, float], critical: float) -> list[tuple[str, ...]]:
+    """The largest runs of neighbours, of two and more, within a critical difference."""
     names, values = list(ranks), list(ranks.values())
-    spans = []
-    for start in range(len(names)):
-        end = max(number for number in range(start, len(names)) if values[number] - values[start] < difference)
-        if end > start and (not spans or end > spans[-1][1]):
-            spans.append((start, end))
-    return [tuple(names[start : end + 1]) for start, end in spans]
+    runs, reached = [], 0
+    for first, rank in enumerate(values):
+        end = sum(value <= rank + critical for value in values)
+        if end - first > 1 and end > reached:
+            runs.append(tuple(names[first:end]))
+        reached = max(reached, end)
+    return runs
+
+
+def _all_equal(values: np.ndarray) -> bool:
+    """Whether they are, but for rounding."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())

@@ -55,10 +55,12 @@ def test_compute_gives_the_known_values():
         "forward_transfer": 0.04,
         "forgetting": 0.16,
         "forgetting_first": 0.1267,
-        "accuracy_area": 0.8451,
-        "stability": 0.7567,
+        "area_under_accuracy_curve": 0.4703,
         "min_accuracy": 0.74,
+        "worst_case_accuracy": 0.775,
         "worst_dip": 0.3,
+        "plasticity": 0.7525,
+        "stability": -0.0489,
     }
 
 

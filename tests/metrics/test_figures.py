@@ -44,10 +44,12 @@ def test_a_full_matrix_defines_every_figure_and_no_partial_one():
         "forgetting": 0.16,
         "forgetting_first": 0.1267,
         "intransigence": 0.0325,
-        "accuracy_area": 0.8451,
-        "stability": 0.7567,
+        "area_under_accuracy_curve": 0.4703,
         "min_accuracy": 0.74,
+        "worst_case_accuracy": 0.775,
         "worst_dip": 0.3,
+        "plasticity": 0.7525,
+        "stability": -0.0489,
     }
     assert all(figure.reason is None and figure.definition and figure.source for figure in found.values())
 
@@ -73,12 +75,15 @@ PARTIAL = [
     ("forgetting", (3, 0), "2 of 3", (0.20 - 0.02) / 2),
     ("forgetting_first", (4, 0), "2 of 3", (0.20 - 0.02) / 2),
     ("intransigence", (1, 0), "3 of 4", (-0.03 + 0.04 + 0.02) / 3),
+    # Of the first: .10 / 2 + .80 + .90 + .85 + .60 / 2, over four stages.
+    ("area_under_accuracy_curve", (1, 3), "3 of 4", (2.9 + 2.17 + 1.585) / 12),
+    ("min_accuracy", (3, 0), "2 of 3", (0.70 + 0.92) / 2),
+    ("worst_case_accuracy", (4, 0), "3 of 4", (0.70 + 0.92 + 0.88) / 3),
+    ("worst_dip", (2, 0), "2 of 3", 0.95 - 0.70),
+    ("plasticity", (0, 0), "3 of 4", (0.85 + 0.78 + 0.68) / 3),
+    ("stability", (2, 1), "2 of 3", (-0.20 / 3 + 0.02) / 2),
     # Without the first task stage 1 has nothing to average; then .95, (.70 + .90) / 2 and (.75 + .92 + .88) / 3.
     ("average_incremental_accuracy", (3, 0), "3 of 4", (0.95 + 0.80 + 0.85) / 3),
-    ("accuracy_area", (3, 0), "3 of 4", ((0.95 + 0.80) / 2 + (0.80 + 0.85) / 2) / 2),
-    ("stability", (4, 1), "2 of 3", (0.60 + 0.92) / 2),
-    ("min_accuracy", (3, 0), "2 of 3", (0.70 + 0.92) / 2),
-    ("worst_dip", (3, 0), "2 of 3", 0.95 - 0.70),
 ]
 
 
@@ -107,7 +112,10 @@ def test_a_hole_in_the_joint_run_leaves_intransigence_over_the_other_tasks():
 
 def test_no_partial_figure_stands_in_for_one_that_the_shape_leaves_undefined():
     found = by_name([[0.1] * 5, [0.8, NAN, 0.8, 0.8, 0.7]], list("abcde"), [0.9] * 5)
-    assert [name for name in found if "measured" in name] == ["average_accuracy over measured tasks, 4 of 5"]
+    assert [name for name in found if "measured" in name] == [
+        "average_accuracy over measured tasks, 4 of 5",
+        "area_under_accuracy_curve over measured tasks, 4 of 5",
+    ]
     assert found["learning_accuracy"].reason == "needs one stage per task: this run has 1 stage and 5 tasks (joint)"
 
 
@@ -117,7 +125,7 @@ def test_a_perplexity_has_no_figures_of_accuracy_but_two_of_its_own():
     assert found["average_perplexity"].value == pytest.approx(11.0)
     assert found["perplexity_increase"].value == pytest.approx(4.0)
     refused = [figure for name, figure in found.items() if "perplexity" not in name]
-    assert len(refused) == 12
+    assert len(refused) == 14
     assert {figure.reason for figure in refused} == {"the score is a perplexity: lower is better"}
     assert all(figure.value is None for figure in refused)
 

@@ -1,6 +1,5 @@
 """The figures against FACTS.md's known matrix and against their definitions written as plain loops."""
 
-import itertools
 import math
 import re
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.metrics import functional
+from lifelong.metrics import cells, functional
 
 KNOWN = [
     [0.10, 0.09, 0.11, 0.10],
@@ -28,11 +27,6 @@ KNOWN_VALUES = {
     "forgetting_first": 0.1267,
     # .10 + -.03 + .04 + .02 over four tasks, by hand.
     "intransigence": 0.0325,
-    # by hand: A is .80, .925, .8167, .7875
-    "accuracy_area": 0.8451,
-    "stability": (0.60 + 0.75 + 0.92) / 3,
-    "min_accuracy": (0.60 + 0.70 + 0.92) / 3,
-    "worst_dip": 0.30,
 }
 # What other libraries make of the same matrix.
 KNOWN_MISTAKES = {
@@ -88,22 +82,6 @@ def by_plain_loops(name, R, joint):
     elif name == "forgetting_first":
         for j in range(1, tasks):
             terms.append(score(j, j) - score(tasks, j))
-    elif name == "accuracy_area":
-        seen = [sum(score(i, j) for j in range(1, i + 1)) / i for i in range(1, tasks + 1)]
-        terms = [(one + other) / 2 for one, other in itertools.pairwise(seen)]
-    elif name == "stability":
-        for j in range(1, tasks):
-            terms.append(score(tasks, j))
-    elif name == "min_accuracy":
-        for j in range(1, tasks):
-            terms.append(min(score(i, j) for i in range(j + 1, tasks + 1)))
-    elif name == "worst_dip":
-        falls = []
-        for j in range(1, tasks):
-            for i in range(j + 1, tasks + 1):
-                for before in range(j, i):
-                    falls.append(score(before, j) - score(i, j))
-        terms = [max(falls)]
     else:
         for j in range(1, tasks + 1):
             terms.append(float(joint[j - 1]) - score(j, j))
@@ -135,7 +113,7 @@ def test_each_needed_cell_that_is_missing_undoes_the_figure_and_no_other_cell_do
         for task in range(4):
             R = [list(row) for row in KNOWN]
             R[stage][task] = float("nan")
-            reason = functional.undefined_reason(name, R, names, JOINT)
+            reason = cells.undefined_reason(name, R, names, JOINT)
             if (stage, task) in needed:
                 place = f"after stage {stage}" if stage else "of the untrained model"
                 assert figure(name, R, JOINT).isnan()
@@ -175,7 +153,7 @@ def test_the_matrix_that_was_given_is_left_as_it_was():
     R = torch.tensor(KNOWN, dtype=torch.float64)
     for name in FIGURES:
         figure(name, R, JOINT)
-        functional.undefined_reason(name, R, joint=JOINT)
+        cells.undefined_reason(name, R, joint=JOINT)
     assert torch.equal(R, torch.tensor(KNOWN, dtype=torch.float64))
 
 
@@ -185,19 +163,19 @@ def test_a_joint_run_has_an_average_accuracy_and_no_figure_of_the_diagonal():
     for name in FIGURES:
         if name != "average_accuracy":
             assert figure(name, R, [0.9] * 5).isnan()
-            reason = functional.undefined_reason(name, R, joint=[0.9] * 5)
+            reason = cells.undefined_reason(name, R, joint=[0.9] * 5)
             assert reason == "needs one stage per task: this run has 1 stage and 5 tasks (joint)"
 
 
 def test_a_run_of_too_few_stages_is_not_called_joint():
-    reason = functional.undefined_reason("learning_accuracy", [[0.1] * 5] * 4)
+    reason = cells.undefined_reason("learning_accuracy", [[0.1] * 5] * 4)
     assert reason == "needs one stage per task: this run has 3 stages and 5 tasks"
 
 
 @pytest.mark.parametrize("name", ["backward_transfer", "forward_transfer", "forgetting", "forgetting_first"])
 def test_transfer_and_forgetting_need_two_tasks(name):
     assert figure(name, [[0.1], [0.8]]).isnan()
-    assert functional.undefined_reason(name, [[0.1], [0.8]]) == "needs at least two tasks"
+    assert cells.undefined_reason(name, [[0.1], [0.8]]) == "needs at least two tasks"
 
 
 def test_a_single_task_has_the_figures_that_need_no_other():
@@ -210,24 +188,24 @@ def test_a_single_task_has_the_figures_that_need_no_other():
 def test_intransigence_needs_every_score_of_the_joint_run():
     joint = [0.9, 0.9, float("nan"), 0.9]
     assert functional.intransigence(KNOWN, joint).isnan()
-    reason = functional.undefined_reason("intransigence", KNOWN, list("abcd"), joint)
+    reason = cells.undefined_reason("intransigence", KNOWN, list("abcd"), joint)
     assert reason == "the joint run's score on task 'c' was not measured"
-    reason = functional.undefined_reason("intransigence", KNOWN, list("abcd"))
+    reason = cells.undefined_reason("intransigence", KNOWN, list("abcd"))
     assert reason == "needs the final accuracies of a joint run"
 
 
 def test_the_reason_names_the_first_missing_cell_and_counts_the_others():
     R = [list(row) for row in KNOWN]
     R[4] = [float("nan")] * 4
-    reason = functional.undefined_reason("average_accuracy", R)
+    reason = cells.undefined_reason("average_accuracy", R)
     assert reason == "the cell after stage 4 on task 1 was not measured (nor were 3 more)"
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_cells_said_to_be_needed_are_those_that_the_definition_reads(name):
-    cells = functional.needed_cells(name, KNOWN)
-    assert {cell for some in cells.values() for cell in some} == by_plain_loops(name, KNOWN, JOINT)[1]
-    assert all(column == task for task, some in cells.items() for _, column in some)
+    needed = cells.needed_cells(name, KNOWN)
+    assert {cell for some in needed.values() for cell in some} == by_plain_loops(name, KNOWN, JOINT)[1]
+    assert all(column == task for task, some in needed.items() for _, column in some)
 
 
 def test_per_task_forgetting_has_a_term_for_every_task_but_the_last():
@@ -264,11 +242,11 @@ def test_a_joint_vector_or_matrix_of_the_wrong_shape_is_refused(name):
 
 def test_a_misspelt_figure_or_reference_is_refused_with_what_is_known():
     with pytest.raises(ValueError, match="did you mean 'forgetting'"):
-        functional.undefined_reason("forgeting", KNOWN)
+        cells.undefined_reason("forgeting", KNOWN)
     with pytest.raises(ValueError, match="'max' or 'first', got 'last'"):
         functional.forgetting(KNOWN, reference="last")
     with pytest.raises(ValueError, match="4 columns, but 2 task names"):
-        functional.undefined_reason("forgetting", KNOWN, ["a", "b"])
+        cells.undefined_reason("forgetting", KNOWN, ["a", "b"])
 
 
 # ---------------------------------------------------------------- held-out tasks
@@ -303,7 +281,7 @@ def test_general_ability_rests_on_the_first_and_the_last_row_alone(name, rows):
         for task in range(2):
             H = [list(row) for row in HELD_OUT]
             H[stage][task] = float("nan")
-            value, reason = getattr(functional, name)(H), functional.undefined_reason(name, H, ["books", "maths"])
+            value, reason = getattr(functional, name)(H), cells.undefined_reason(name, H, ["books", "maths"])
             if stage in rows:
                 place = f"after stage {stage}" if stage else "of the untrained model"
                 assert value.isnan()
@@ -311,9 +289,9 @@ def test_general_ability_rests_on_the_first_and_the_last_row_alone(name, rows):
             else:
                 assert float(value) == pytest.approx(GENERAL[name], abs=1e-12)
                 assert reason is None
-    cells = functional.needed_cells(name, HELD_OUT)
-    assert {task: {stage for stage, _ in some} for task, some in cells.items()} == {0: rows, 1: rows}
-    assert all(column == task for task, some in cells.items() for _, column in some)
+    needed = cells.needed_cells(name, HELD_OUT)
+    assert {task: {stage for stage, _ in some} for task, some in needed.items()} == {0: rows, 1: rows}
+    assert all(column == task for task, some in needed.items() for _, column in some)
 
 
 def test_per_task_general_ability_has_a_term_for_every_held_out_task():

@@ -59,7 +59,7 @@ def ranks(ranking: Ranking, ax: Axes | None = None) -> Axes:
         The axes.
 
     Raises:
-        ConfigError: there are too few pairs or methods to rank.
+        ConfigError: there are too few pairs or methods to rank; the message says which.
     """
     if ranking.critical_difference is None:
         raise ConfigError(f"ranks: {ranking.sentence}")
@@ -98,5 +98,4 @@ def ranks(ranking: Ranking, ax: Axes | None = None) -> Axes:
             [first - 0.03, last + 0.03], [height, height], color=look.colours[0], linewidth=3.2, solid_capstyle="round"
         )
     ax.set_axis_off()
-    told = [f"{name} {rank:.2f}" for name, rank in ranking.ranks.items()]
-    return say(ax, f"Average ranks over {ranking.pairs} pairs, the best first: {listed(told, 40)}.", ranking.sentence)
+    return say(ax, ranking.sentence)
