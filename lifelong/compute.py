@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lifelong.distributed import from_all
 
@@ -98,7 +101,15 @@ def train_costs(learner: Learner, rates: dict[str, Flops] | None) -> dict[str, i
 
 
 def _flops(modules: Iterable[nn.Module]) -> Flops | None:
+    whole = nn.ModuleList(modules)
+    if not any(isinstance(module, BaseTunerLayer) for module in whole.modules()):  # need not load what adapters need
+        linears = [module for module in whole.modules() if isinstance(module, nn.Linear | Conv1D)]
+        sizes = [
+            2 * (one.nx * one.nf if isinstance(one, Conv1D) else one.in_features * one.out_features) for one in linears
+        ]
+        times = [3 if one.weight.requires_grad else 2 for one in linears]
+        return Flops(sum(sizes), sum(map(operator.mul, sizes, times)))
     from lifelong.adapters.accounting import account
 
-    cost = account(nn.ModuleList(modules)).trained
+    cost = account(whole).trained
     return None if cost.training_flops is None else Flops(cost.forward_flops, cost.training_flops)

@@ -9,6 +9,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from lifelong import Experiment
+from lifelong.adapters import account
 from lifelong.compute import flops_per_position, train_costs
 from lifelong.durable import write_manifest
 from lifelong.learner import Learner
@@ -103,6 +104,14 @@ def test_what_strategies_read_train_on_and_write_counts_too(strategy, tiny_strea
         assert written > 0 if isinstance(strategy, SelfDistillation) else written == 0
         assert costs["train_flops"] == pytest.approx(seen.flops[stage - 1], rel=TOLERANCE)
     assert run.costs[2]["train_tokens"] > naive.costs[2]["train_tokens"]
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_model_without_an_adapter_is_counted_as_its_account_says(model, request, make_learner):
+    learner = make_learner(request.getfixturevalue(model), **({"labels": {"a": ["b"]}} if "bert" in model else {}))
+    cost, rates = account(learner.model).trained, flops_per_position(learner).values()
+    assert sum(rate.forward for rate in rates) == cost.forward_flops
+    assert sum(rate.training for rate in rates) == cost.training_flops
 
 
 def test_a_teacher_s_pass_is_taken_as_forward_alone(make_learner, tiny_stream):
