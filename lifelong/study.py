@@ -285,10 +285,11 @@ class Study:
         """The methods side by side, over the runs that are done.
 
         Raises:
-            RunError: none is done.
+            RunError: none is done, or they were taught different streams.
         """
-        from lifelong.comparison import Comparison, Entry
+        from lifelong.comparison import Comparison, Entry, check_same_stream
 
+        check_same_stream({name: run for name, run in self.runs.items() if run.status.get("state") == "done"})
         found = [
             Entry(point.method, {key: point.labels[key] for key in PAIRS if key in point.labels}, row)
             for point, row in zip(self.points, self.table().to_dict("records"), strict=True)

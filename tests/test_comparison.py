@@ -105,6 +105,14 @@ def test_runs_of_different_streams_are_not_compared(study, llama_folder, tmp_pat
         check_same_stream({names[0]: study.runs[names[0]], "other": Run(tmp_path / "other")})
 
 
+def test_methods_that_learned_different_streams_are_not_compared(tiny_stream, llama_folder, tmp_path):
+    settings = {"epochs": 1, "trainer": {"accelerator": "cpu"}, "evaluate": {"max_new_tokens": 2}}
+    base = Experiment(tiny_stream[:1], str(llama_folder), **settings)
+    study = Study(base, {"stream": {"first": tiny_stream[:1], "second": tiny_stream[1:2]}}, tmp_path).run(quiet=True)
+    with pytest.raises(RunError, match="stream=first and stream=second have not both 'colours'"):
+        study.comparison()
+
+
 def test_the_command_prints_means_tests_and_ranks_of_a_folder(study, capsys):
     assert main(["compare", str(study.folder), "--reference", "naive", "--figure", "learning_accuracy"]) == 0
     said = " ".join(capsys.readouterr().out.split())
