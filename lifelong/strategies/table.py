@@ -31,11 +31,12 @@ def classes() -> list[type[Strategy]]:
 
 def page() -> str:
     """The page in Markdown."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(_row, classes())]
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(row, classes())]
     return HEAD + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _row(kind: type[Strategy]) -> list[str]:
+def row(kind: type[Strategy]) -> list[str]:
+    """What a class says of itself, as Markdown in the order of ``COLUMNS``."""
     traits: Traits = kind.traits
     return [
         f"`{kind.__name__}`",
