@@ -501,6 +501,11 @@ class Run:
 
         return export_run(self, to, stage, merge, made_here(self.path) if trust is None else trust)
 
+    def _repr_html_(self) -> str:
+        from lifelong.reports.notebook import run_html
+
+        return run_html(self)
+
     def plot(self, kind: str = "matrix", ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the run; at the end of a notebook's cell the axes show themselves.
 

@@ -265,6 +265,11 @@ class Study:
         """The runs as they are now: what is asked for several times is read once."""
         return Results(self.folder, self.points)
 
+    def _repr_html_(self) -> str:
+        from lifelong.reports.notebook import study_html
+
+        return study_html(self)
+
     def plot(self, kind: str = "matrix", ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the methods beside each other; at the end of a notebook's cell the axes show themselves.
 

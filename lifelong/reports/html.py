@@ -33,13 +33,13 @@ def _templates() -> Environment:
     return made
 
 
-def matrix_cells(matrix: AccuracyMatrix) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The rows of a matrix as they are drawn: label, and for each column ``text``, ``style``, ``sampled``, ``own``.
+def matrix_values(matrix: AccuracyMatrix) -> dict[str, Any]:
+    """A matrix as templates draw it: ``tasks``, ``held_out``, and ``rows`` of a label and its cells.
 
-    Colours are those of its heat map. ``text`` is ``None`` where nothing was measured, ``own`` says that the task was
-    learned in this stage.
+    A cell has ``text``, ``None`` where nothing was measured; ``style``, with the colours of the heat map; ``sampled``;
+    and ``own``: the task was learned in this stage.
     """
-    return list(_rows(matrix))
+    return {"tasks": matrix.tasks, "held_out": matrix.held_out, "rows": list(_rows(matrix))}
 
 
 def _rows(matrix: AccuracyMatrix) -> Iterator[tuple[str, list[dict[str, Any]]]]:

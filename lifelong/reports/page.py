@@ -15,9 +15,8 @@ from markupsafe import Markup
 from lifelong._version import __version__
 from lifelong.comparison import Comparison
 from lifelong.errors import LifelongError
-from lifelong.metrics.accuracy_matrix import AccuracyMatrix
 from lifelong.reports.answers import pack
-from lifelong.reports.html import matrix_cells, render
+from lifelong.reports.html import matrix_values, render
 from lifelong.reports.illustrations import Illustration, illustration
 from lifelong.reports.numbers import interval, shown
 from lifelong.reports.subject import Subject, repeated
@@ -152,16 +151,12 @@ def _run(name: str, run: Run) -> dict[str, Any]:
     for split, book, metric in places:
         place = f"{metric.replace('_', ' ')}, {split} questions, {book} book"
         matrix = run.matrix_of(split, book, "perplexity" if metric == "perplexity" else "score")
-        made["matrices"].append({"caption": place, **_matrix(matrix)})
+        made["matrices"].append({"caption": place, **matrix_values(matrix)})
         own = [one for one in figures if (one["split"], one["pass"], one["metric"]) == (split, book, metric)]
         rows = [(one["name"].replace("_", " "), one["value"], one["reason"] or "") for one in own]
         made["figures"].append({"caption": f"figures of {place}", "rows": rows})
     made["state"] += f", average accuracy {shown(run.metrics.get('average_accuracy'))}"
     return made
-
-
-def _matrix(matrix: AccuracyMatrix) -> dict[str, Any]:
-    return {"tasks": matrix.tasks, "held_out": matrix.held_out, "rows": matrix_cells(matrix)}
 
 
 def _costs(run: Run) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_latex_is_a_table_with_what_latex_would_take_for_its_own_escaped(study):
 
 
 def test_one_run_and_a_folder_of_runs(study, tmp_path):
-    name, run = next(iter(study.runs.items()))
+    run = next(iter(study.runs.values()))
     (row,) = csv.DictReader(io.StringIO(report(run, "csv")))
     assert float(row["average_accuracy"]) == pytest.approx(run.metrics["average_accuracy"])
     for number, path in enumerate(run.path for run in study.runs.values()):
@@ -91,7 +91,7 @@ def test_one_run_and_a_folder_of_runs(study, tmp_path):
 def test_what_is_no_run_is_refused(study, tiny_stream, llama_folder, tmp_path):
     with pytest.raises(RunError, match="there is no folder"):
         report(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="holds no run$"):
+    with pytest.raises(RunError, match=r"holds no run$"):
         report(tmp_path)
     with pytest.raises(RunError, match="the studies study are in it"):
         report(study.folder.parent)
