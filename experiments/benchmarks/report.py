@@ -1,8 +1,9 @@
 """The page of a study of 100 runs: how long it takes to write, how large it is, and how quickly it answers.
 
-    python experiments/benchmarks/report.py [--runs 100] [--run FOLDER]
+    python experiments/benchmarks/report.py [--runs 100] [--study FOLDER]
 
-Asked: under 20 s and 15 MB. The runs are copies of one, of the quickstart by default, which takes two minutes.
+Asked: under 20 s and 15 MB. The runs are copies of those of a study, of the quickstart's by default, which takes two
+minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import cycle
 from pathlib import Path
 
 import yaml
@@ -22,6 +24,8 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.table import Table
 
+from lifelong import Study
+from lifelong.grid import methods
 from lifelong.reports.writing import write_report
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.yaml"
@@ -36,16 +40,16 @@ CHOOSE = """([name, value]) => new Promise((done) => {
 })"""
 
 
-def study_of_copies(folder: Path, run: Path, count: int) -> None:
-    """A study in which every run is the same."""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+def study_of_copies(folder: Path, runs: list[Path], count: int) -> None:
+    """A study whose runs are some others, again and again."""
+    config = yaml.safe_load((runs[0] / "config.yaml").read_text(encoding="utf-8"))
     vary = {"method": {f"method {number}": {} for number in range(METHODS)}, "seed": list(range(count // METHODS))}
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump({**config, "vary": vary}), encoding="utf-8")
     (folder / "study.json").write_text(json.dumps([]), encoding="utf-8")
-    for method in range(METHODS):
-        for seed in range(count // METHODS):
-            shutil.copytree(run, folder / f"method=method_{method},seed={seed}")
+    for run, (_, points) in zip(cycle(runs), methods(Study.load(folder).points).items(), strict=False):
+        for point in points:
+            shutil.copytree(run, point.folder)
 
 
 def in_browser(page_file: Path) -> dict[str, float]:
@@ -69,17 +73,17 @@ def in_browser(page_file: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--run", type=Path, help="that is copied")
+    parser.add_argument("--study", type=Path, help="whose runs are copied")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        run = options.run or Path(name) / "run"
-        if options.run is None:
-            words = ["run", str(QUICKSTART), "--folder", str(Path(name) / "quickstart"), "--quiet"]
+        source = options.study or Path(name) / "quickstart"
+        if options.study is None:
+            words = ["run", str(QUICKSTART), "--folder", str(source), "--quiet"]
             subprocess.run([sys.executable, "-m", "lifelong", *words], check=True)
-            run = next(path for path in sorted((Path(name) / "quickstart").iterdir()) if (path / "stages").is_dir())
+        runs = [run.path for run in Study.load(source).runs.values()]
         folder = Path(name) / "study"
-        study_of_copies(folder, run, options.runs)
-        write_report(run, Path(name) / "warm.html")  # what is imported, and matplotlib's fonts
+        study_of_copies(folder, runs, options.runs)
+        write_report(runs[0], Path(name) / "warm.html")  # what is imported, and matplotlib's fonts
         started = time.perf_counter()
         page = write_report(folder)
         seconds, size = time.perf_counter() - started, page.stat().st_size / 1e6

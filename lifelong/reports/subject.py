@@ -17,7 +17,7 @@ from lifelong.folder import RunFolder
 from lifelong.run import Run
 from lifelong.selection import FILE as SELECTION_FILE
 from lifelong.study import Study
-from lifelong.summary import DEFINITIONS, run_summary
+from lifelong.summary import COLUMNS, DEFINITIONS, run_summary
 
 _NAMED = 3  # runs in one warning; beyond them their number
 _CUT = (
@@ -175,7 +175,10 @@ def _of_folder(folder: Path) -> Subject:
 def repeated(comparison: Comparison) -> str:
     """What the means of a comparison are over."""
     pairs = len(comparison.pairs)
-    return f"means over {pairs} pair{'s' if pairs != 1 else ''} of seed and order, with 95 % intervals"
+    measured = next(name for name in COLUMNS if comparison.has(name))
+    known = any(interval.low is not None for interval in comparison.summary(measured).values())
+    intervals = "with 95 % intervals" if known else "too few for intervals"
+    return f"means over {pairs} pair{'s' if pairs != 1 else ''} of seed and order, {intervals}"
 
 
 def _warnings_of(run: Run) -> list[str]:

@@ -96,7 +96,7 @@ def _curves(results: Results, ax: Axes | None, level: float = 0.95) -> Axes:
     rows = []
     for name, runs in results.finished.items():
         curves_of = [_seen_so_far(run) for run in runs if run.matrix.stages == len(run.matrix.tasks)]
-        for stage, values in enumerate(zip(*curves_of, strict=True), start=1):
+        for stage, values in enumerate(zip(*curves_of, strict=False), start=1):
             rows.append({"label": name, "stage": stage} | _ends(mean_interval(_defined(values), level)))
     if not rows:
         raise RunError(f"{results.folder} has no finished run with a stage for each task")
@@ -142,7 +142,7 @@ def _losses(results: Results, ax: Axes | None) -> Axes:
     shown: dict[str, list[list[float]]] = {}
     names: list[str] = []
     for name, runs in results.finished.items():
-        stages = zip(*(stage_losses(run) for run in runs), strict=True)
+        stages = zip(*(stage_losses(run) for run in runs), strict=False)
         shown[name] = [list(np.mean([one[: min(map(len, some))] for one in some], axis=0)) for some in stages]
         names = names or [f"stage {number}" for number in range(1, len(shown[name]) + 1)]
     return losses(shown, names, ax)
