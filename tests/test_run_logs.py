@@ -10,6 +10,7 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from lifelong import Experiment, Run, run_logs
 from lifelong.config import make_experiment, read_config
@@ -34,6 +35,8 @@ class StopsOnce(Strategy):
 def make(tiny_stream, llama_folder, tmp_path, monkeypatch):
     """A function that makes an experiment of 3 stages of 4 steps, which logs every step."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    # TensorBoard reads files by name; of those begun in one second the tenth of a process would come before the ninth
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1000))
 
     def make(*loggers, **settings) -> Experiment:
         return Experiment(
