@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lifelong import cli_lifecycle, cli_study
+from lifelong import cli_lifecycle, cli_report, cli_study, cli_watch
 from lifelong._version import __version__
 from lifelong.cli_study import add_running, run_study, study_of
 from lifelong.errors import Interrupted, LifelongError
@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_lifecycle.add_commands(commands)
     cli_study.add_commands(commands)
+    cli_report.add_commands(commands)
+    cli_watch.add_commands(commands)
 
     show = commands.add_parser("show", help="print the matrix and every figure of a run, or the table of a study")
     show.add_argument("folder", type=Path, metavar="FOLDER")

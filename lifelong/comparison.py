@@ -103,7 +103,13 @@ class Comparison:
         return compare_paired(self.scores(figure), reference, figure not in LOWER_IS_BETTER, _LEVEL)
 
     def ranking(self, figure: str = "average_accuracy") -> Ranking:
-        """Average ranks of the methods, for a critical-difference diagram."""
+        """Average ranks of the methods, for a critical-difference diagram.
+
+        Raises:
+            ConfigError: there is but one method, or no such figure.
+        """
+        if len(self.methods) == 1:
+            raise ConfigError(f"{self.methods[0]} is the only method, so there is no rank to give")
         return average_ranks(self.scores(figure), figure not in LOWER_IS_BETTER, _LEVEL)
 
 

@@ -17,6 +17,7 @@ from lifelong.errors import ConfigError, suggestion
 from lifelong.experiment import Experiment
 from lifelong.inside import inside
 from lifelong.registry import SAVED_STREAM, STREAMS, build, call, find_stream, saved_stream
+from lifelong.run_logs import SENT, is_name
 from lifelong.strategies import Strategy
 
 # fields that hold objects, where the bare names of their classes are looked up, and what they must be
@@ -134,7 +135,13 @@ def make_experiment(config: Mapping[str, Any], trust: bool = True, home: str | P
         elif value is not None:
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"{key}: expected a list, got {type(value).__name__}")
-            config[key] = [build(item, f"{key}.{number}", packages, trust, kind) for number, item in enumerate(value)]
+            config[key] = [
+                item if key == "loggers" and is_name(item) else build(item, f"{key}.{number}", packages, trust, kind)
+                for number, item in enumerate(value)
+            ]
+    for name in SENT:
+        if not trust and name in (config.get("loggers") or ()):
+            raise ConfigError(f"loggers: {name!r} may send what is measured elsewhere; use --trust to allow it")
     for number, strategy in enumerate(config.get("strategies") or ()):
         reference = getattr(strategy, "stream_reference", None)  # rows from elsewhere, which code may make
         where = f"strategies.{number}.init_args.source"

@@ -27,6 +27,7 @@ from lifelong.prompts import PromptTemplate
 from lifelong.quantization import parse, refuse_full_training
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream
 from lifelong.run import PASSAGES_FILE, Run
+from lifelong.run_logs import check_loggers
 from lifelong.session import working_on
 from lifelong.strategies.base import Stage, Strategy, prepare
 from lifelong.strategies.traits import adapter_kind, check_fit
@@ -103,7 +104,9 @@ class Experiment:
             there is Lightning's device strategy, and has nothing to do with ``strategies``. With several ``devices``
             each is a process that runs the whole program; see ``lifelong.processes``.
         callbacks: further Lightning callbacks, copied afresh for every stage.
-        loggers: Lightning loggers, copied afresh for every stage; their steps count through the run.
+        loggers: ``"csv"``, ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``, which keep their files in the folder's
+            ``logs`` and go on there after a resume, or Lightning loggers of your own. Steps count through the run;
+            names are told in ``lifelong.run_logs.RunLogs``.
 
     Raises:
         ConfigError, DataError: a setting or a row cannot be used.
@@ -145,7 +148,7 @@ class Experiment:
     loader_workers: int = 0
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Callback] = ()
-    loggers: Sequence[Logger] = ()
+    loggers: Sequence[Logger | str] = ()
 
     def __post_init__(self) -> None:
         for name, kind in _SETTINGS.items():
@@ -169,6 +172,7 @@ class Experiment:
             if name in self.trainer:
                 hint = f"; use the experiment's {instead!r}" if instead else ""
                 raise ConfigError(f"trainer.{name}: is decided by the run{hint}")
+        check_loggers(self.loggers)
         check_devices(self.trainer)
         if said_devices(self.trainer) > 1:
             check_experiment(self)

@@ -260,12 +260,9 @@ class Learner(LightningModule):
         if len(self.losses) % self.CHECK_EVERY == 0:
             self.check_losses()
         if self.loggers and self.run_step % self.trainer.log_every_n_steps == 0:
-            values = {
-                "loss": float(loss),
-                "stage": self.stage.index,
-                "learning_rate": self.lr_schedulers().get_last_lr()[0],
-            }
-            values |= {name: float(value) for name, value in named.items()}
+            values = {"loss": loss, "learning_rate": self.lr_schedulers().get_last_lr()[0], **named}
+            place = f"train/{self.stage.index}-{self.stage.task.name}"
+            values = {f"{place}/{name}": float(value) for name, value in values.items()}
             for logger in self.loggers:
                 logger.log_metrics(values, step=self.run_step)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 from peft import PeftModel
 from rich.markup import escape
 
@@ -34,6 +35,7 @@ from lifelong.interruption import StopSign
 from lifelong.libraries import enough_memory, interruptible
 from lifelong.mixtures import adapter_notes, routing_kept
 from lifelong.progress import Reporter, StepProgress
+from lifelong.run_logs import RunLogs
 from lifelong.stage_state import restore_stage, save_stage
 from lifelong.stopwatch import AROUND, FIT, timed
 from lifelong.strategies.base import Stage
@@ -68,6 +70,7 @@ class Loop:
     ) -> None:
         self.experiment, self.folder, self.stages, self.shared = experiment, folder, stages, shared
         self.reporter, self.sign = reporter, sign
+        self.logs = RunLogs(experiment.loggers, folder.path)
         # what strategies remember belongs to one run, and an experiment may be run again
         self.strategies = copy.deepcopy(tuple(experiment.strategies))
         self.device = make_trainer(experiment).strategy.root_device
@@ -130,7 +133,7 @@ class Loop:
         epochs = learner.settings.epochs
         self.reporter.begin(self._title(stage.index, "learning"), len(loader) * epochs)
         self.reporter.advance(done)
-        trainer = self.trainer(epochs)
+        trainer = self.trainer(epochs, self.logs.open(learner.run_step + done))
         # Hugging Face models load in eval mode, Lightning keeps the mode, and evaluation has just left it
         learner.to(self.device).train()
         # as the fit will: when a run begins, or is resumed, the weights are of the type that they were read in
@@ -188,7 +191,7 @@ class Loop:
     def _how_to_go_on(self) -> str:
         return f"`lifelong resume {self.folder.path}` goes on"
 
-    def trainer(self, epochs: int) -> Trainer:
+    def trainer(self, epochs: int, loggers: Sequence[Logger] = ()) -> Trainer:
         """A fresh Trainer: a used one would train nothing, and a used EarlyStopping would stop every later stage."""
         experiment = self.experiment
         return make_trainer(
@@ -200,7 +203,7 @@ class Loop:
                 *copy.deepcopy(list(experiment.callbacks)),
                 StepCheckpoints(self.folder.path, experiment.checkpoint_every, self.sign),
             ],
-            logger=copy.deepcopy(list(experiment.loggers)) if experiment.loggers else False,
+            logger=list(loggers) or False,
         )
 
     # ------------------------------------------------------------------ measuring
@@ -298,6 +301,7 @@ class Loop:
         if not is_first():
             return
         self.folder.write_status("running")
+        self.logs.stage_ended(index, self.learner.run_step)
         costs = self.folder.costs([index])[0]
         title = "untrained" if index == 0 else f"after {index}/{len(self.stages)} {self._name(index)}"
         book = self.experiment.evaluate.books[0]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ from peft import PeftModel
 
 from lifelong.learner import Learner
 from lifelong.library import book_shares
-from lifelong.metrics.accuracy_matrix import AccuracyMatrix
 from lifelong.mixtures import has_mixtures
 from lifelong.models import AUTO_CLASSES
+from lifelong.reports.markdown import escaped, fenced, matrix_table, table
 from lifelong.run import Run
 
 HEAD, LABELS, INDEX = "head.safetensors", "labels.json", "retrieval"  # beside the card
@@ -68,18 +66,6 @@ def model_card(run: Run, stage: int, learner: Learner, merged: bool = False) -> 
         "\n".join(f"- {line}" for line in _limits(run, stage, learner, merged)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, in a cell of a table too."""
-    return re.sub(r"([\\`*_\[\]<>|~#&$])", r"\\\1", " ".join(str(text).split()))
-
-
-def fenced(text: str, language: str) -> str:
-    """A block of code, whose fence is longer than any in it."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def base_name(model: str) -> str:
@@ -209,37 +195,20 @@ def _measured(run: Run, stage: int) -> list[str]:
     figures = run.figures()
     for split, book, metric in dict.fromkeys((f["split"], f["pass"], f["metric"]) for f in figures):
         matrix = run.matrix_of(split, book, "perplexity" if metric == "perplexity" else "score")
-        parts += [f"### {escaped(metric)}, {split} questions, {book} book", _matrix_table(matrix, stage)]
+        parts += [f"### {escaped(metric)}, {split} questions, {book} book", matrix_table(matrix, stage)]
         if stage == last:
             own = [f for f in figures if (f["split"], f["pass"], f["metric"]) == (split, book, metric)]
-            parts.append(_table(("figure", "value"), map(_figure, own)))
+            parts.append(table(("figure", "value"), map(_figure, own)))
     if stage == last:
         known = {figure["name"]: figure for figure in figures}.values()
         rows = [[figure[fact] for fact in ("name", "definition", "source")] for figure in known]
-        parts += ["### What the figures are", _table(("figure", "definition", "source"), rows)]
+        parts += ["### What the figures are", table(("figure", "definition", "source"), rows)]
     return parts
-
-
-def _matrix_table(matrix: AccuracyMatrix, stage: int) -> str:
-    heads = ["", *matrix.tasks, *(f"held out: {task}" for task in matrix.held_out)]
-    rows = []
-    for number, (label, scores) in enumerate(zip(matrix.stage_labels(), matrix.scores.tolist(), strict=True)):
-        marks = ["~" if sampled else "" for sampled in matrix.sampled[number].tolist()]
-        cells = ["-" if math.isnan(one) else f"{mark}{one:.3f}" for one, mark in zip(scores, marks, strict=True)]
-        rows.append([label, *cells])
-    note = "\n\n~: of a sample of the questions." if bool(matrix.sampled[: stage + 1].any()) else ""
-    return _table(heads, rows[: stage + 1]) + note
 
 
 def _figure(figure: Mapping[str, Any]) -> list[str]:
     value = f"undefined: {figure['reason']}" if figure["value"] is None else f"{figure['value']:.4f}"
     return [figure["name"], value]
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, *rows]
-    cells = [f"| {' | '.join(map(escaped, line))} |" for line in lines]
-    return "\n".join([cells[0], "|---" * len(heads) + "|", *cells[1:]])
 
 
 # -------------------------------------------------------------------- what was run
@@ -258,7 +227,7 @@ def _was_run(run: Run) -> list[str]:
     versions = {"lifelong": run.environment["lifelong"], "python": run.environment["python"], **packages}
     return [
         "## What was run",
-        _table(("task", "kind", "metric", "rows to learn", "rows to ask", "learned"), tasks),
+        table(("task", "kind", "metric", "rows to learn", "rows to ask", "learned"), tasks),
         fenced(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "yaml"),
         escaped(", ".join(f"{name} {version}" for name, version in versions.items())) + ".",
     ]

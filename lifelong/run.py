@@ -353,20 +353,22 @@ class Run:
 
         return {index: RoutingTable.from_json(file.read_text(encoding="utf-8")) for index, file in there.items()}
 
-    @property
-    def predictions(self) -> pd.DataFrame:
-        """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score, and ``cut``
-        where any answer was as long as is allowed and had no end."""
-        tables = []
+    def answers(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """The answers of each stage to each task, by stage: ``stage, task, split, pass``, and its rows as stored."""
+        found = []
         for index in range(self.folder.committed() + 1):
             folder = self.folder.stage(index)
             for path in sorted(chain(folder.glob("predictions/*.jsonl"), folder.glob(f"{EARLIER}/*/*.jsonl"))):
                 task, split, book = path.stem.rsplit(".", 2)
-                rows = _json_lines(path)
                 stage = index if path.parent.name == "predictions" else int(path.parent.name)
-                place = {"stage": stage, "task": task, "split": split, "pass": book}
-                tables.append(pd.DataFrame([place | row for row in rows]))
-        tables.sort(key=lambda table: table["stage"].iloc[0])
+                found.append(({"stage": stage, "task": task, "split": split, "pass": book}, _json_lines(path)))
+        return sorted(found, key=lambda one: one[0]["stage"])
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Every answer of every stage: stage, task, split, pass, id, question, answers, prediction, score, and ``cut``
+        where any answer was as long as is allowed and had no end."""
+        tables = [pd.DataFrame([place | row for row in rows]) for place, rows in self.answers()]
         predictions = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         if "cut" in predictions:  # which is only there where it is so
             predictions["cut"] = predictions["cut"].eq(True)
@@ -498,6 +500,11 @@ class Run:
         from lifelong.export import export_run
 
         return export_run(self, to, stage, merge, made_here(self.path) if trust is None else trust)
+
+    def _repr_html_(self) -> str:
+        from lifelong.reports.notebook import run_html
+
+        return run_html(self)
 
     def plot(self, kind: str = "matrix", ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the run; at the end of a notebook's cell the axes show themselves.

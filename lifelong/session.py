@@ -56,7 +56,7 @@ def working_on(
     if not made_here(folder.path):
         check_links(folder.path)
     folder.claim()
-    with quiet_libraries(), locked(folder.path), reporter, stop_sign() as sign:
+    with quiet_libraries(), locked(folder.path), reporter, reporter.followed(folder.path), stop_sign() as sign:
         folder.tidy()
         work = Work(sign)
         with _recorded(folder, work, event, about):

@@ -18,11 +18,11 @@ from lifelong.describe import plain, plain_stream
 from lifelong.durable import write_text
 from lifelong.errors import ConfigError, RunError
 from lifelong.experiment import Experiment
-from lifelong.folder import RunFolder
-from lifelong.grid import PAIRS, Point, differences, is_joint, labelled, points
+from lifelong.grid import Point, differences, labelled, points
 from lifelong.processes import said_devices
 from lifelong.progress import Reporter
 from lifelong.registry import SAVED_STREAM, STREAMS, call, resolve_stream, saved_stream
+from lifelong.results import Results
 from lifelong.run import Run
 from lifelong.selection import Selection, trials
 from lifelong.selection import apply as with_choice
@@ -38,26 +38,6 @@ if TYPE_CHECKING:
     from lifelong.comparison import Comparison
 
 SELECTION_STREAM = "selection_stream"  # the folder of its rows, where they are in no file
-FIGURES = (
-    "average_accuracy",
-    "learning_accuracy",
-    "forgetting",
-    "backward_transfer",
-    "forward_transfer",
-    "average_incremental_accuracy",
-    "area_under_accuracy_curve",
-    "min_accuracy",
-    "worst_case_accuracy",
-    "worst_dip",
-    "plasticity",
-    "stability",
-    "general_ability",
-    "general_ability_delta",
-    "general_perplexity",
-    "general_perplexity_increase",
-)
-_FURTHER = (("intransigence", "test", "intransigence"), ("probe_accuracy", "probe", "average_accuracy"))
-_OF_THE_JOINT_RUN = ("seed", "model", "adapter")  # the settings in which a run and its joint run agree
 
 
 class Study:
@@ -247,7 +227,7 @@ class Study:
     @property
     def runs(self) -> dict[str, Run]:
         """The runs begun so far, by the name of their folder."""
-        return {point.folder.name: Run(point.folder) for point in self.points if RunFolder(point.folder).exists}
+        return dict(self.results().runs)
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -271,15 +251,7 @@ class Study:
         ``train_seconds``, ``train_flops``, ``strategy_bytes`` that are kept after the last stage, and
         ``trainable_parameters``. ``reason`` says why a run failed.
         """
-        rows = []
-        for point in self.points:
-            row: dict[str, Any] = dict(point.labels)
-            if RunFolder(point.folder).exists:
-                row |= _summary(Run(point.folder), self._joint_of(point))
-            else:
-                row |= {"state": "not begun"}
-            rows.append(row)
-        return pd.DataFrame(rows)
+        return self.results().table
 
     def comparison(self) -> Comparison:
         """The methods side by side, over the runs that are done.
@@ -287,28 +259,16 @@ class Study:
         Raises:
             RunError: none is done, or they were taught different streams.
         """
-        from lifelong.comparison import Comparison, Entry, check_same_stream
+        return self.results().comparison
 
-        check_same_stream({name: run for name, run in self.runs.items() if run.status.get("state") == "done"})
-        found = [
-            Entry(point.method, {key: point.labels[key] for key in PAIRS if key in point.labels}, row)
-            for point, row in zip(self.points, self.table().to_dict("records"), strict=True)
-            if row["state"] == "done"
-        ]
-        if not found:
-            raise RunError(f"{self.folder} has no finished run to compare")
-        return Comparison(found)
+    def results(self) -> Results:
+        """The runs as they are now: what is asked for several times is read once."""
+        return Results(self.folder, self.points)
 
-    def _joint_of(self, point: Point) -> Run | None:
-        """The finished joint run that a run is measured against."""
-        if is_joint(point.config):
-            return None
-        for other in self.points:
-            same = all(plain(other.config.get(key)) == plain(point.config.get(key)) for key in _OF_THE_JOINT_RUN)
-            folder = RunFolder(other.folder)
-            if same and is_joint(other.config) and folder.exists and Run(other.folder).status["state"] == "done":
-                return Run(other.folder)
-        return None
+    def _repr_html_(self) -> str:
+        from lifelong.reports.notebook import study_html
+
+        return study_html(self)
 
     def plot(self, kind: str = "matrix", ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the methods beside each other; at the end of a notebook's cell the axes show themselves.
@@ -330,25 +290,4 @@ class Study:
         """
         from lifelong.reports.figures.of_study import draw
 
-        return draw(self, kind, ax, **options)
-
-
-def _summary(run: Run, joint: Run | None) -> dict[str, Any]:
-    status = run.status
-    row: dict[str, Any] = {"state": status.get("state", "unknown")}
-    if run.folder.committed() >= 0:
-        values = run.metrics
-        row |= {name: values[name] for name in FIGURES if name in values}
-        figures = [figure for figure in run.figures(joint) if figure["pass"] == run.books[0]]
-        row |= {
-            column: next((f["value"] for f in figures if (f["split"], f["name"]) == (split, name)), None)
-            for column, split, name in _FURTHER
-        }
-        costs = run.costs
-        row["seconds"] = round(sum(cost["train_seconds"] + cost["evaluate_seconds"] for cost in costs), 1)
-        row["train_seconds"] = round(sum(cost["train_seconds"] for cost in costs), 1)
-        flops = [cost.get("train_flops") for cost in costs]  # runs of before have none
-        row["train_flops"] = None if None in flops else sum(flops)
-        row["strategy_bytes"] = costs[-1]["strategy_bytes"]
-        row["trainable_parameters"] = costs[-1]["trainable_parameters"]
-    return row | {"reason": status.get("reason")}
+        return draw(self.results(), kind, ax, **options)

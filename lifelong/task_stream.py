@@ -80,6 +80,11 @@ class TaskStream(Sequence[Task]):
     def __repr__(self) -> str:
         return f"TaskStream({self.name!r}, {list(self.names)})"
 
+    def _repr_html_(self) -> str:
+        from lifelong.reports.notebook import stream_html
+
+        return stream_html(self)
+
     def order(self, names: Sequence[str]) -> TaskStream:
         """The tasks named, in this order; tasks that are not named are left out."""
         unknown = [name for name in names if name not in self.names]

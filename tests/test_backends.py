@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -66,7 +67,9 @@ def test_a_study_that_is_stopped_saves_all_its_runs_and_leaves_no_process(stoppe
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings))
     words = ["run", str(tmp_path / "study.yaml"), "--folder", str(tmp_path / "study"), "--jobs", "2"]
-    process = psutil.Popen([sys.executable, "-m", "lifelong", *words])
+    # a process that was started in the background of a script is deaf to SIGINT, and so would be its children
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = psutil.Popen([sys.executable, "-m", "lifelong", *words], preexec_fn=hears)
     begun = [tmp_path / "study" / f"seed={seed}" / "stages" / "0" for seed in (0, 1)]
     while not all(stage.is_dir() for stage in begun):
         assert process.poll() is None

@@ -100,6 +100,7 @@ def test_killed_at_random_instants_it_ends_the_same(children, reference, seconds
         same(children.folder / name, reference)
 
 
+@pytest.mark.slow
 def test_killed_at_each_step_of_a_commit_it_ends_the_same(children, reference):
     assert children("before", kill_at=0) == -signal.SIGKILL
     seen = []

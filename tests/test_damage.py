@@ -93,7 +93,11 @@ def test_undamaged_it_goes_on_to_the_same_end(broken_off, whole, tmp_path, capsy
     assert outcome(shutil.copytree(broken_off, tmp_path / "copy"), whole, capsys) is None
 
 
-@pytest.mark.parametrize("damage", [truncated, flipped, deleted], ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "damage",
+    [flipped, pytest.param(truncated, marks=pytest.mark.slow), pytest.param(deleted, marks=pytest.mark.slow)],
+    ids=lambda function: function.__name__,
+)
 def test_every_file_in_turn(damage, broken_off, whole, tmp_path, capsys):
     files = [path.relative_to(broken_off) for path in sorted(broken_off.rglob("*")) if path.is_file()]
     assert {"steps/2-6/trainer.ckpt", "stages/1/strategies/EWC.pt", "stream/stream.json", "passages.jsonl"} <= {

@@ -20,7 +20,8 @@ from lifelong import Experiment, Run, Task, TaskStream
 from lifelong.errors import ConfigError, ModelError, RunError
 from lifelong.learned import load_learned
 from lifelong.merged_model import merged
-from lifelong.model_card import PROBLEM, escaped, fenced
+from lifelong.model_card import PROBLEM
+from lifelong.reports.markdown import escaped, fenced
 from lifelong.retrieval import LexicalEncoder, Retriever
 
 QUESTIONS = ["What colour is the sky?", "Where does the owl live?", "How many wheels on a bike are there?"]

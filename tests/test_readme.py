@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from peft import get_peft_model_state_dict
 
@@ -29,6 +30,7 @@ def test_the_stream_in_ten_lines_is_learned_and_goes_on(tmp_path, monkeypatch, c
     assert names["run"].tasks == ["crew", "cargo"]
 
 
+@pytest.mark.slow
 def test_methods_are_compared_over_pairs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(STUDY, {"stream": toy_stream()})

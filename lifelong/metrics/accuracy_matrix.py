@@ -226,6 +226,11 @@ class AccuracyMatrix(Metric):
             return ["untrained", *(f"after {stage}: {task}" for stage, task in enumerate(self.tasks, start=1))]
         return ["untrained", *(f"after {stage}" for stage in range(1, self.stages + 1))]
 
+    def _repr_html_(self) -> str:
+        from lifelong.reports.notebook import matrix_html
+
+        return matrix_html(self)
+
     def plot(self, ax: Axes | None = None) -> tuple[Picture, Axes]:  # type: ignore[override]
         """Draw the matrix as a heat map; see :func:`lifelong.metrics.heatmap.draw_heatmap`.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
@@ -62,7 +63,7 @@ def draw_heatmap(
         ax = Picture(figsize=tuple(map(min, size, _LARGEST)), layout="constrained").add_subplot(axes_class=Panel)
     many = max(rows, columns) > _MANY
 
-    colours, scale = "cividis" if higher_is_better else "cividis_r", _scale(R[~np.isnan(R)], higher_is_better)
+    colours, scale = colouring(R, higher_is_better)
     for block in [range(learned), range(learned, columns)] if apart else [range(columns)]:
         sides = (places[block[0]] - 0.5, places[block[-1]] + 0.5, rows - 0.5, -0.5)
         cells = np.ma.masked_invalid(R[:, block])
@@ -118,6 +119,12 @@ def _set_apart(ax: Axes, learned: int, right: float, rows: int) -> None:
         sides = [left, end, end, left, left], [top, top, bottom, bottom, top]
         ax.plot(*sides, color="black", linewidth=0.8, zorder=2.5, clip_on=False, scalex=False, scaley=False)
     ax.text(sum(gap) / 2, rows / 2 - 0.5, "held out", rotation=90, ha="center", va="center", color="0.3", fontsize=8)
+
+
+def colouring(R: np.ndarray, higher_is_better: bool = True) -> tuple[Colormap, Normalize]:
+    """The colour map of scores and their scale, as :func:`draw_heatmap` takes them."""
+    name = "cividis" if higher_is_better else "cividis_r"
+    return colormaps[name], _scale(R[~np.isnan(R)], higher_is_better)
 
 
 def _scale(measured: np.ndarray, higher_is_better: bool) -> Normalize:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from lifelong.comparison import Comparison
 from lifelong.console import Console
-from lifelong.metrics.statistics import Interval
-
-# columns, where the study has such figures
-FIGURES = (
-    "average_accuracy",
-    "learning_accuracy",
-    "forgetting",
-    "intransigence",
-    "general_ability_delta",
-    "probe_accuracy",
-    "seconds",
-)
+from lifelong.reports.numbers import interval
+from lifelong.reports.subject import repeated
+from lifelong.summary import COMPARED
 
 
 def show_comparison(
@@ -36,11 +26,9 @@ def show_comparison(
     tested = comparison.scores(figure)  # a mistake in the name, before anything is written
     reference = reference or comparison.methods[0]
     differences = comparison.against(reference, figure) if len(comparison.methods) > 1 else []
-    shown = [name for name in dict.fromkeys((figure, *FIGURES)) if comparison.has(name)]
+    shown = [name for name in dict.fromkeys((figure, *COMPARED)) if comparison.has(name)]
     summaries = {name: comparison.summary(name) for name in shown}
-    pairs = len(comparison.pairs)
-    title = f"means over {pairs} pair{'s' if pairs != 1 else ''} of seed and order, with 95 % intervals"
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    table = Table(title=repeated(comparison), title_justify="left", header_style="bold")
     table.add_column("method", no_wrap=True)
     table.add_column("runs", justify="right")
     for name in shown:
@@ -48,20 +36,10 @@ def show_comparison(
         table.add_column(" ".join(words), justify="right", min_width=max(map(len, words)))
     for method in comparison.methods:
         runs = int(tested[method].notna().sum())
-        table.add_row(Text(method), str(runs), *(cell(summaries[name][method], name) for name in shown))
+        table.add_row(Text(method), str(runs), *(interval(summaries[name][method], name) for name in shown))
     console.print(table)
     if differences:
         console.print(Text(f"{figure.replace('_', ' ')}, compared with {reference}:", "bold"))
         for difference in differences:
             console.print(Text(f"  {difference.sentence}"))
         console.print(Text(comparison.ranking(figure).sentence))
-
-
-def cell(interval: Interval, name: str) -> str:
-    """A mean with its interval, short."""
-    if interval.count == 0:
-        return "-"
-    digits = 0 if name == "seconds" else 3
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.{digits}f}"
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lifelong.errors import ConfigError, RunError, suggestion
-from lifelong.grid import methods
 from lifelong.metrics.heatmap import draw_heatmap
 from lifelong.metrics.statistics import Interval, mean_interval
 from lifelong.reports.figures.bars import bars
@@ -21,31 +20,33 @@ from lifelong.reports.figures.style import literal, panels, recolour, say
 from lifelong.run import Run
 
 if TYPE_CHECKING:
-    from lifelong.study import Study
+    from lifelong.results import Results
 
 _IN_A_ROW = 3
 _MOST = 12  # matrices of single runs in one picture; beyond them there is one for each method
 
 
-def draw(study: Study, kind: str, ax: Axes | None = None, **options: Any) -> Axes:
+def draw(results: Results, kind: str, ax: Axes | None = None, **options: Any) -> Axes:
     """One figure of a study, see ``Study.plot``."""
     if kind not in KINDS:
         raise ConfigError(f"unknown plot {kind!r}{suggestion(kind, KINDS)}")
-    return KINDS[kind](study, ax, **options)
+    return KINDS[kind](results, ax, **options)
 
 
-def _matrix(study: Study, ax: Axes | None) -> Axes:
+def _matrix(results: Results, ax: Axes | None) -> Axes:
     """A matrix for each run; of many runs one for each method, its mean over the pairs."""
     if ax is not None:
         raise ConfigError("ax: the matrices of a study have axes of their own")
-    runs = {name: run for name, run in study.runs.items() if run.folder.committed() >= 0}
+    runs = {name: run for name, run in results.runs.items() if run.folder.committed() >= 0}
     if not runs:
-        raise RunError(f"{study.folder} has no finished stage yet")
+        raise RunError(f"{results.folder} has no finished stage yet")
     if len(runs) > _MOST:
-        shown = {name: _mean_matrix(group) for name, group in _finished(study).items()}
+        shown = {name: _mean_matrix(group) for name, group in results.finished.items()}
     else:
-        labels = {point.folder.name: point.labels for point in study.points}
-        named = {name if len(study.vary) > 1 else next(iter(labels[name].values())): run for name, run in runs.items()}
+        labels = {point.folder.name: point.labels for point in results.points}
+        named = {
+            name if len(labels[name]) > 1 else next(iter(labels[name].values())): run for name, run in runs.items()
+        }
         shown = {name: _matrix_of(run) for name, run in named.items()}
     tasks = max(len(found["tasks"]) for found in shown.values())
     columns = min(len(shown), _IN_A_ROW)
@@ -90,15 +91,15 @@ def _mean_matrix(runs: list[Run]) -> dict[str, Any]:
     return first | {"R": np.mean([one["R"] for one in found], axis=0), "sampled": None}
 
 
-def _curves(study: Study, ax: Axes | None, level: float = 0.95) -> Axes:
+def _curves(results: Results, ax: Axes | None, level: float = 0.95) -> Axes:
     """Accuracy over the tasks seen so far after each stage, with intervals over seeds and orders."""
     rows = []
-    for name, runs in _finished(study).items():
+    for name, runs in results.finished.items():
         curves_of = [_seen_so_far(run) for run in runs if run.matrix.stages == len(run.matrix.tasks)]
-        for stage, values in enumerate(zip(*curves_of, strict=True), start=1):
+        for stage, values in enumerate(zip(*curves_of, strict=False), start=1):
             rows.append({"label": name, "stage": stage} | _ends(mean_interval(_defined(values), level)))
     if not rows:
-        raise RunError(f"{study.folder} has no finished run with a stage for each task")
+        raise RunError(f"{results.folder} has no finished run with a stage for each task")
     return curves(pd.DataFrame(rows), "average accuracy so far", ax)
 
 
@@ -111,9 +112,9 @@ def _defined(values: Any) -> list[float]:
     return [value for value in values if not np.isnan(value)]
 
 
-def _bars(study: Study, ax: Axes | None, figure: str = "forgetting") -> Axes:
+def _bars(results: Results, ax: Axes | None, figure: str = "forgetting") -> Axes:
     """One figure by method, with intervals over seeds and orders."""
-    summary = study.comparison().summary(figure)
+    summary = results.comparison.summary(figure)
     frame = pd.DataFrame([_ends(interval) for interval in summary.values()], index=list(summary))
     return bars(frame, figure.replace("_", " "), ax)
 
@@ -124,40 +125,27 @@ def _ends(interval: Interval) -> dict[str, float]:
     return {"value": interval.mean, "low": low, "high": high}
 
 
-def _pareto(study: Study, ax: Axes | None, cost: str = "seconds", score: str = "average_accuracy") -> Axes:
+def _pareto(results: Results, ax: Axes | None, cost: str = "seconds", score: str = "average_accuracy") -> Axes:
     """The mean score of each method against its mean cost."""
-    comparison = study.comparison()
+    comparison = results.comparison
     points = pd.DataFrame({name: comparison.scores(name).mean() for name in (cost, score)})
     return pareto(points, cost, score, ax)
 
 
-def _ranks(study: Study, ax: Axes | None, figure: str = "average_accuracy") -> Axes:
+def _ranks(results: Results, ax: Axes | None, figure: str = "average_accuracy") -> Axes:
     """A critical-difference diagram."""
-    return ranks(study.comparison().ranking(figure), ax)
+    return ranks(results.comparison.ranking(figure), ax)
 
 
-def _losses(study: Study, ax: Axes | None) -> Axes:
+def _losses(results: Results, ax: Axes | None) -> Axes:
     """Training losses by method, the mean over seeds and orders, as far as all runs of it go."""
     shown: dict[str, list[list[float]]] = {}
     names: list[str] = []
-    for name, runs in _finished(study).items():
-        stages = zip(*(stage_losses(run) for run in runs), strict=True)
+    for name, runs in results.finished.items():
+        stages = zip(*(stage_losses(run) for run in runs), strict=False)
         shown[name] = [list(np.mean([one[: min(map(len, some))] for one in some], axis=0)) for some in stages]
         names = names or [f"stage {number}" for number in range(1, len(shown[name]) + 1)]
     return losses(shown, names, ax)
-
-
-def _finished(study: Study) -> Mapping[str, list[Run]]:
-    """The runs of each method that are done; those that several points share once."""
-    found = {
-        name: [study.runs[folder] for folder in dict.fromkeys(point.folder.name for point in group)
-               if folder in study.runs and study.runs[folder].status.get("state") == "done"]
-        for name, group in methods(study.points).items()
-    }  # fmt: skip
-    found = {name: runs for name, runs in found.items() if runs}
-    if not found:
-        raise RunError(f"{study.folder} has no finished run yet")
-    return found
 
 
 KINDS: dict[str, Callable[..., Axes]] = {
