@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 
+from peft import PeftConfig
+
 import lifelong.adapters as adapters
-import lifelong.strategies as strategies
 from lifelong.strategies import table
 from lifelong.strategies.base import Strategy
-from making.documents import linked, sections, ROOT
-from peft import PeftConfig
+from making.docstrings import with_links
+from making.documents import ROOT, sections
 
 
 def made() -> dict[str, str]:
@@ -47,10 +48,12 @@ def _link(kind: type) -> str:
 
 
 def _strategies() -> str:
-    page = table.page()
+    head, _, rows = table.page().partition("|")
+    # what each cannot run beside is on its own page
+    rows = "".join(line.rsplit("|", 2)[0] + "|\n" for line in f"|{rows}".splitlines())
     for kind in table.classes():
-        page = page.replace(f"\n| `{kind.__name__}` |", f"\n| {_link(kind)} |")
-    return page
+        rows = rows.replace(f"| `{kind.__name__}` |", f"| {_link(kind)} |", 1)
+    return f"---\nhide: [toc]\n---\n{head}{with_links(rows)}"
 
 
 def _strategy(kind: type[Strategy]) -> str:

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable
 from lifelong.metrics import answers, five_l
 from lifelong.metrics.definitions import ACCURACY, GENERAL, Definition, definitions
 from lifelong.metrics.retrieval import retrieval_quality
-from making.docstrings import as_markdown
+from making.docstrings import as_markdown, with_links
 
 HEAD = """# Definitions
 
-Every figure comes with its definition, in `metrics.json`, in `lifelong show` and here, from one source. In the formulas R
-is the [matrix](concepts.md#matrix): `R[i,j]` is the score on task j after stage i, stages and tasks count from 1, T is the
-number of tasks, and `b` is the row of the untrained model. H has the same rows, and a column for each held-out task.
+Every figure comes with its definition, in `metrics.json`, in `lifelong show` and here, from one source. In the
+formulas R is the [matrix](concepts.md#matrix): `R[i,j]` is the score on task j after stage i, stages and tasks count
+from 1, T is the number of tasks, and `b` is the row of the untrained model. H has the same rows, and a column for
+each held-out task.
 
 A figure over fewer cells than its definition asks has another name ("over measured tasks, n of T"), and one that is
-undefined is `null` with the reason: backward transfer of a single task, say, or anything of the diagonal for a joint run.
+undefined is `null` with the reason: backward transfer of a single task, say, or anything of the diagonal for a joint
+run.
 """
 
 
@@ -31,7 +33,8 @@ def made() -> dict[str, str]:
         "## Of held-out tasks\n\nThese are asked at every stage and never learned.\n\n" + _table(GENERAL.values()),
         "## Of perplexity\n\nThe lower the score, the better; so it is with any such score, under its own name.\n\n"
         + _table(perplexity),
-        "## Of single answers\n\nWhat a cell of the matrix is the mean of, by the `metric` of its task.\n\n" + _scores(),
+        "## Of single answers\n\nWhat a cell of the matrix is the mean of, by the `metric` of its task.\n\n"
+        + _scores(),
         "## Of 5L-bench\n\n" + as_markdown(inspect.getdoc(five_l)) + "\n",
         "## Of retrieval\n\n" + _prose(retrieval_quality) + "\n",
     ]
@@ -48,13 +51,7 @@ def _table(found: Iterable[Definition]) -> str:
 
 def source(one: Definition) -> str:
     """Where a figure is from, linked."""
-    return "ours" if one.source == "lifelong" else linked(one.source)
-
-
-def linked(text: str) -> str:
-    """Text with its addresses, and the numbers of arXiv, as links."""
-    text = re.sub(r"(?<![<(/])(https?://[^\s,;)]+[^\s,;).])", r"<\1>", text)
-    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    return "ours" if one.source == "lifelong" else with_links(one.source)
 
 
 def _scores() -> str:

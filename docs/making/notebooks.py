@@ -12,8 +12,8 @@ from making.documents import ROOT, linked
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 HEAD = """# Notebooks
 
-Each reads as an essay: a question, a run, a picture, an answer. They run on the embedded model in a minute or two, without
-anything to download; the files are in `notebooks/`.
+Each reads as an essay: a question, a run, a picture, an answer. They run on the embedded model in a minute or two,
+without anything to download; the files are in `notebooks/`.
 
 """
 

@@ -81,7 +81,8 @@ def logit_distances(logits: torch.Tensor, kept: KeptLogits) -> torch.Tensor:
 
 
 class DarkReplay(Replay):
-    """DER and DER++ (Buzzega et al., "Dark Experience for General Continual Learning", 2020).
+    """DER and DER++ (Buzzega et al., "Dark Experience for General Continual Learning", 2020,
+    https://arxiv.org/abs/2004.07211).
 
     To the loss of the new rows are added the distance between the logits z that the model once gave to kept rows and
     those that it gives now, and for DER++ the loss of other kept rows' answers::

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class EWC(Anchored):
     """Pull weights to where the stage before left them, the harder the more its answers depend on them.
 
-    Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", 2017, in the online form of Schwarz et
-    al., "Progress & Compress", 2018: after each stage ``F = decay * F + F_new`` and ``theta* = theta``, and from then
-    on ``strength / 2 * sum F (theta - theta*)^2`` joins the loss. F_new is the diagonal of the Fisher information, the
-    mean over rows of squared gradients of each row by itself. A row's loss is the sum over its answer tokens; the model
-    is in evaluation mode. One merged F means that a step costs the same at every stage.
+    Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", 2017, https://arxiv.org/abs/1612.00796,
+    in the online form of Schwarz et al., "Progress & Compress", 2018, https://arxiv.org/abs/1805.06370: after each
+    stage ``F = decay * F + F_new`` and ``theta* = theta``, and from then on ``strength / 2 * sum F (theta - theta*)^2``
+    joins the loss. F_new is the diagonal of the Fisher information, the mean over rows of squared gradients of each row
+    by itself. A row's loss is the sum over its answer tokens; the model is in evaluation mode. One merged F means that
+    a step costs the same at every stage.
 
     Args:
         strength: of the penalty; 0 changes nothing. F is a mean over rows, so it does not grow with a task's size.

@@ -10,7 +10,7 @@ class Joint(Strategy):
     """Train once on the rows of all tasks together: the usual upper bound, also called multi-task learning.
 
     The run has one stage, so figures that compare stages are undefined for it; its final accuracies are the reference
-    of intransigence (Chaudhry et al., 2018).
+    of intransigence (Chaudhry et al., 2018, https://arxiv.org/abs/1801.10112).
 
     Cost: all rows must be there at once; one stage as long as all others together.
     """

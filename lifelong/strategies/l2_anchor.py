@@ -20,8 +20,8 @@ ANCHORS = ("stage", "start")
 class L2Anchor(Anchored):
     """Add ``strength / 2 * ||theta - theta*||^2`` to the loss: EWC with every weight equally important.
 
-    The comparison in Kirkpatrick et al. 2017, and "L2-SP" of Li et al., "Explicit inductive bias for transfer
-    learning", 2018, where theta* is the start of the run.
+    The comparison in Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796, and "L2-SP" of Li et al., "Explicit
+    inductive bias for transfer learning", 2018, https://arxiv.org/abs/1802.01483, where theta* is the start of the run.
 
     Args:
         strength: of the penalty; 0 changes nothing.

@@ -38,9 +38,10 @@ def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: floa
 class LwF(Strategy):
     """Keep answering as the model did before the stage, on the rows of the stage itself.
 
-    Li & Hoiem, "Learning without forgetting", 2016: ``weight * T^2 * KL(teacher || student)`` at temperature T joins
-    the loss, as a mean over the answer tokens of a step, each counted with its row's weight. The teacher is the model
-    with the weights from before the stage, in evaluation mode; rows that other strategies add are distilled too.
+    Li & Hoiem, "Learning without forgetting", 2016, https://arxiv.org/abs/1606.09282: ``weight * T^2 * KL(teacher ||
+    student)`` at temperature T joins the loss, as a mean over the answer tokens of a step, each counted with its row's
+    weight. The teacher is the model with the weights from before the stage, in evaluation mode; rows that other
+    strategies add are distilled too.
 
     Of a language model the distributions are those over the vocabulary at each answer token, given the row's own tokens
     before it. Of a classifier they are over the labels of earlier tasks: over all of them together, or, where in

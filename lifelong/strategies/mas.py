@@ -35,11 +35,12 @@ def sensitivity(logits: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[t
 class MAS(Anchored):
     """Pull weights to where the stage before left them, the harder the more the model's logits depend on them.
 
-    Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", 2018: after each stage ``Omega = decay *
-    Omega + mean over rows of |d ||logits||^2 / d theta|``, from each row's gradient by itself, and from then on
-    ``strength * sum Omega (theta - theta*)^2`` joins the loss. Of a language model the logits are those at the answer's
-    positions, given the row's own tokens before, and the squared norm is summed over them; of a classifier those of the
-    labels that compete. No loss is differentiated, and the model is in evaluation mode.
+    Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", 2018, https://arxiv.org/abs/1711.09601:
+    after each stage ``Omega = decay * Omega + mean over rows of |d ||logits||^2 / d theta|``, from each row's gradient
+    by itself, and from then on ``strength * sum Omega (theta - theta*)^2`` joins the loss. Of a language model the
+    logits are those at the answer's positions, given the row's own tokens before, and the squared norm is summed over
+    them; of a classifier those of the labels that compete. No loss is differentiated, and the model is in evaluation
+    mode.
 
     Args:
         strength: of the penalty; 0 changes nothing.

@@ -34,11 +34,12 @@ class ModelMerging(Strategy):
     With W_0 the weights before the first stage and M_k the merged ones after stage k:
 
     - ``"average"``: the mean of W_1 to W_k, as a running mean ``M_k = M_(k-1) + (W_k - M_(k-1)) / k``.
-    - ``"task_arithmetic"`` (Ilharco et al., 2023): ``M_k = M_(k-1) + scale * (W_k - the weights that stage k began
-      with)``, so with ``start="initial"`` ``W_0 + scale * sum_k (W_k - W_0)``, as in the paper.
-    - ``"ties"`` (Yadav et al., 2023): ``M_k = W_0 + scale * m``, with m made of the task vectors ``W_i - W_0``: of each
-      only the ``density`` of its largest values stays, every weight elects the sign with the larger sum, and m is the
-      mean of the values with this sign. See ``lifelong.strategies.ties``.
+    - ``"task_arithmetic"`` (Ilharco et al., 2023, https://arxiv.org/abs/2212.04089): ``M_k = M_(k-1) + scale * (W_k -
+      the weights that stage k began with)``, so with ``start="initial"`` ``W_0 + scale * sum_k (W_k - W_0)``, as in the
+      paper.
+    - ``"ties"`` (Yadav et al., 2023, https://arxiv.org/abs/2306.01708): ``M_k = W_0 + scale * m``, with m made of the
+      task vectors ``W_i - W_0``: of each only the ``density`` of its largest values stays, every weight elects the sign
+      with the larger sum, and m is the mean of the values with this sign. See ``lifelong.strategies.ties``.
     - ``"ema"``: an average of the weights within training, ``E += (W - E) * max(1 - decay, 1 / (n + 1))`` after step n
       of a stage, E beginning as the weights that the stage began with. At its end the model takes E. The plain mean of
       the first steps, without which a short stage would hardly move, is ours.

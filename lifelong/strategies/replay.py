@@ -28,7 +28,8 @@ BUFFERS: Mapping[str, type[Buffer]] = {
 
 
 class Replay(Strategy):
-    """Mix rows of earlier tasks into every batch (Chaudhry et al., "On tiny episodic memories", 2019).
+    """Mix rows of earlier tasks into every batch (Chaudhry et al., "On tiny episodic memories", 2019,
+    https://arxiv.org/abs/1902.10486).
 
     What is kept is decided when a stage has been learned, by a generator of its own. A replayed row keeps its task and
     kind.

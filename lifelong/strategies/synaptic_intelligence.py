@@ -56,9 +56,10 @@ class PathIntegral:
 class SynapticIntelligence(Anchored):
     """Pull weights to where the stage before left them, the harder the more they have lowered its loss.
 
-    Zenke et al., "Continual learning through synaptic intelligence", 2017: while a stage is learned, each weight sums
-    ``-gradient * change`` over the steps; after it ``omega = omega + sum / (change^2 + damping)``, with the change over
-    the whole stage, and from then on ``strength * sum omega (theta - theta*)^2`` joins the loss.
+    Zenke et al., "Continual learning through synaptic intelligence", 2017, https://arxiv.org/abs/1703.04200: while a
+    stage is learned, each weight sums ``-gradient * change`` over the steps; after it ``omega = omega + sum / (change^2
+    + damping)``, with the change over the whole stage, and from then on ``strength * sum omega (theta - theta*)^2``
+    joins the loss.
 
     The gradient is that of the whole step before it is clipped, without this strategy's own penalty, whose gradient is
     subtracted in closed form. What other strategies and adapters add to the loss stays in it, and so does what those

@@ -23,7 +23,8 @@ def trimmed(vector: Weights, density: float) -> Weights:
 
 
 class Ties:
-    """TIES merging (Yadav et al., "TIES-Merging: resolving interference when merging models", 2023), one by one.
+    """TIES merging (Yadav et al., "TIES-Merging: resolving interference when merging models", 2023,
+    https://arxiv.org/abs/2306.01708), one by one.
 
     The elected sign of a weight is that of the sum of its trimmed values, and the merged value the mean of the trimmed
     values with this sign. Both follow from the sum and the number of the positive and of the negative values, so
