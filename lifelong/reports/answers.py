@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,12 +98,17 @@ def _tabled(found: Mapping[_Key, Mapping[Any, list[Any]]], limit: int) -> dict[s
             *key,
             number(question),
             [number(text) for text in expected],
-            [[stage, number(said), round(score, 4), int(cut)] for stage, said, score, cut in sorted(given)],
+            [[stage, number(said), _finite(score), int(cut)] for stage, said, score, cut in sorted(given)],
         ]
         for key, entries in found.items()
         for question, expected, given in _first(entries, limit)
     ]
     return {"strings": list(strings), "questions": questions}
+
+
+def _finite(score: float) -> float | None:
+    """A score as JSON knows it; the perplexity of a text may be infinite."""
+    return round(score, 4) if math.isfinite(score) else None
 
 
 def _deflated(content: Mapping[str, Any]) -> str:

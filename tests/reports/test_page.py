@@ -305,6 +305,13 @@ def test_ten_thousand_answers(opened, study, tmp_path):
     assert page.locator("dialog[open] table").count() >= 1
 
 
+def test_a_score_beyond_all_numbers_is_said(opened, study, tmp_path):
+    run = Run(shutil.copytree(study.runs["strategies=replay,seed=0"].path, tmp_path / "run"))
+    run = answered(run, lambda row: [row | {"score": float("inf")}])
+    page = opened(run, tmp_path / "infinite.html")
+    assert "not finite" in page.locator("#answers li").first.inner_text()
+
+
 def test_too_many_answers_are_cut_by_question_and_said_so(study, opened, tmp_path, monkeypatch):
     whole = pack(study.runs)
     assert (whole.kept, whole.questions) == (whole.answers, None)

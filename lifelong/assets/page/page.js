@@ -98,7 +98,7 @@
     }
 
     const outcome = (question, answer) => {
-      if (unscored.has(question[1])) return "";
+      if (unscored.has(question[1]) || answer[2] === null) return "";
       return answer[2] >= 1 - 1e-6 ? "right" : answer[2] <= 0 ? "wrong" : "partly";
     };
     const before = (question, answer) => question[6].filter((other) => other[0] < answer[0]);
@@ -139,6 +139,7 @@
       const how = outcome(question, answer);
       if (how === "right") return make("span", "right", "✓ right");
       if (how === "wrong") return make("span", "wrong", "✗ wrong");
+      if (answer[2] === null) return make("span", "", "not finite");
       const score = answer[2] < 1000 ? answer[2].toFixed(2) : answer[2].toExponential(1);
       return make("span", how === "partly" ? "partly" : "", how === "partly" ? `~ ${score}` : score);
     };
